@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernel table of the amx instruction set. Never run on AMX hardware by this repository's own tests: see amx/tiles.h.
+#include "amx/vec.h"
+
+#include "amx/dot.h"
+
+#include "dispatch/tables.h"
+#include "kernels/all.inl"
+
+#include "amx/matmul.inl"
+
+namespace vmo {
+
+const KernelTable* amx_kernels() {
+  static const KernelTable table = amx_kernel_table();
+  return &table;
+}
+
+}  // namespace vmo

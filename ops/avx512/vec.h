@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// Vector of sixteen floats in an AVX-512 register.
+#pragma once
+
+#include <immintrin.h>
+
+#include "vmo/half.h"
+
+namespace {
+
+using vmo::BFloat16;
+using vmo::Half;
+
+inline __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+
+inline __m512 widen(const Half*, __m256i bits) { return _mm512_cvtph_ps(bits); }
+inline __m512 widen(const BFloat16*, __m256i bits) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+inline __m256i narrow(const Half*, __m512 v) { return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT); }
+inline __m256i narrow(const BFloat16*, __m512 v) {
+#if defined(__AVX512BF16__)
+  return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v));
+#else
+  const __m512i bits = _mm512_castps_si512(v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, nan, quiet), 16));
+#endif
+}
+
+struct Vec {
+  static constexpr int kLanes = 16;
+  __m512 v;
+
+  static Vec zero() { return {_mm512_setzero_ps()}; }
+  static Vec set1(float x) { return {_mm512_set1_ps(x)}; }
+  static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  template <class T>
+  static Vec load(const T* p) {
+    return {widen(p, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
+  // First n lanes from memory, the others zero.
+  static Vec load_first(const float* p, int n) { return {_mm512_maskz_loadu_ps(first_lanes(n), p)}; }
+  template <class T>
+  static Vec load_first(const T* p, int n) {
+    return {widen(p, _mm256_maskz_loadu_epi16(first_lanes(n), p))};
+  }
+  void store(float* p) const { _mm512_storeu_ps(p, v); }
+  template <class T>
+  void store(T* p) const {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(p, v));
+  }
+  void store_first(float* p, int n) const { _mm512_mask_storeu_ps(p, first_lanes(n), v); }
+  template <class T>
+  void store_first(T* p, int n) const {
+    _mm256_mask_storeu_epi16(p, first_lanes(n), narrow(p, v));
+  }
+  // Lanes n.. replaced by `fill`.
+  Vec keep_first(int n, float fill) const { return {_mm512_mask_mov_ps(_mm512_set1_ps(fill), first_lanes(n), v)}; }
+};
+
+inline Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline Vec round_nearest(Vec a) { return {_mm512_roundscale_ps(a.v, 0)}; }
+// a * 2^n for integral n.
+inline Vec scale_by_power(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+
+inline __m128 fold_quarters(Vec a) {
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
+// Sums of four vectors, each by the same tree of additions.
+inline void reduce_add4(const Vec (&a)[4], float* out) {
+  const __m128 low = _mm_hadd_ps(fold_quarters(a[0]), fold_quarters(a[1]));
+  const __m128 high = _mm_hadd_ps(fold_quarters(a[2]), fold_quarters(a[3]));
+  _mm_storeu_ps(out, _mm_hadd_ps(low, high));
+}
+
+// Sums of 4 x 4 vectors by the tree of reduce_add4, with a third of its instructions.
+constexpr bool kHasReduceAdd16 = true;
+inline void reduce_add16(const Vec (*a)[4], float (*out)[4]) {
+  __m512 columns[4];  // column j: in 128-bit lane i what row i's vector folds to
+  for (int j = 0; j < 4; ++j) {
+    const __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(a[0][j].v, a[1][j].v, 0x44),
+                                     _mm512_shuffle_f32x4(a[0][j].v, a[1][j].v, 0xee));
+    const __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(a[2][j].v, a[3][j].v, 0x44),
+                                      _mm512_shuffle_f32x4(a[2][j].v, a[3][j].v, 0xee));
+    columns[j] = _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
+  }
+  const __m512 left = _mm512_add_ps(_mm512_shuffle_ps(columns[0], columns[1], 0x88),
+                                    _mm512_shuffle_ps(columns[0], columns[1], 0xdd));
+  const __m512 right = _mm512_add_ps(_mm512_shuffle_ps(columns[2], columns[3], 0x88),
+                                     _mm512_shuffle_ps(columns[2], columns[3], 0xdd));
+  _mm512_storeu_ps(out[0], _mm512_add_ps(_mm512_shuffle_ps(left, right, 0x88), _mm512_shuffle_ps(left, right, 0xdd)));
+}
+
+inline float reduce_max(Vec a) {
+  const __m256 half = _mm256_max_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+
+// (x0, x1, x2, x3, ...) -> (x1, x0, x3, x2, ...)
+inline Vec swap_pairs(Vec a) { return {_mm512_permute_ps(a.v, 0xb1)}; }
+// (-x0, x1, -x2, x3, ...)
+inline Vec negate_even(Vec a) {
+  return {_mm512_xor_ps(a.v, _mm512_castsi512_ps(_mm512_set1_epi64(0x80000000)))};
+}
+
+// Thirty-two adjacent bfloat16 as floats: elements 0, 2, 4, ... and 1, 3, 5, ...
+inline void load_even_odd(const BFloat16* p, Vec* even, Vec* odd) {
+  const __m512i bits = _mm512_loadu_si512(p);
+  even->v = _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
+  odd->v = _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
+}
+
+}  // namespace

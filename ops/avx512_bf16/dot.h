@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Register block of the AVX-512 matrix product with native bfloat16 pairs (VDPBF16PS: two products per lane, summed
+// in float32 rounding to nearest even, subnormals flushed to zero).
+#pragma once
+
+#include "kernels/dot_traits.inl"
+
+namespace {
+
+template <class T>
+struct Dot : WidenDot<T> {
+  static constexpr int kMaxRows = 4;
+};
+
+template <>
+struct Dot<BFloat16> {
+  using Chunk = __m512bh;
+  static constexpr int kMaxRows = 6;
+  static constexpr int kStep = 2 * Vec::kLanes;
+  static Chunk load(const BFloat16* p) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(p)); }
+  static Chunk load_first(const BFloat16* p, int n) {
+    const auto mask = static_cast<__mmask32>((uint64_t{1} << n) - 1);
+    return reinterpret_cast<__m512bh>(_mm512_maskz_loadu_epi16(mask, p));
+  }
+  static Vec mac(Vec sum, Chunk a, Chunk b) { return {_mm512_dpbf16_ps(sum.v, a, b)}; }
+};
+
+}  // namespace

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the machine can do: read bandwidth and multiply-add peak of all pool threads.
+#include <chrono>
+#include <memory>
+#include <vector>
+
+#include "vmo/api.h"
+#include "vmo/isa.h"
+#include "vmo/thread_pool.h"
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+constexpr int64_t kWordsPerTask = 1 << 15;  // 256 KiB of 64-bit words
+
+uint64_t sum_words(const uint64_t* words, int64_t count) {
+  uint64_t sums[8] = {};
+  for (int64_t i = 0; i + 8 <= count; i += 8) {
+    for (int j = 0; j < 8; ++j) sums[j] += words[i + j];
+  }
+  return sums[0] + sums[1] + sums[2] + sums[3] + sums[4] + sums[5] + sums[6] + sums[7];
+}
+
+}  // namespace
+
+double vmo_measure_read_bandwidth(int64_t bytes) {
+  const int64_t tasks = bytes / (kWordsPerTask * 8);
+  const std::unique_ptr<uint64_t[]> words(new uint64_t[static_cast<size_t>(tasks * kWordsPerTask)]);
+  std::vector<uint64_t> results(static_cast<size_t>(tasks));
+  vmo::parallel_for(tasks, [&](int64_t task) {
+    uint64_t* part = words.get() + task * kWordsPerTask;
+    for (int64_t i = 0; i < kWordsPerTask; ++i) part[i] = static_cast<uint64_t>(i);
+  });
+  const auto start = Clock::now();
+  vmo::parallel_for(tasks, [&](int64_t task) {
+    results[static_cast<size_t>(task)] = sum_words(words.get() + task * kWordsPerTask, kWordsPerTask);
+  });
+  const double seconds = seconds_since(start);
+  __asm__ volatile("" : : "r"(results.data()) : "memory");
+  return static_cast<double>(tasks * kWordsPerTask * 8) / seconds;
+}
+
+double vmo_measure_peak(int dtype) {
+  const vmo::KernelTable* table = vmo::active_kernels("vmo_measure_peak");
+  if (table == nullptr || dtype < 0 || dtype >= vmo::kDenseTypes) return 0.0;
+  constexpr int64_t kIterations = 200000;
+  const int threads = vmo::num_threads();
+  std::vector<double> operations(static_cast<size_t>(threads));
+  const auto start = Clock::now();
+  vmo::parallel_for(threads, [&](int64_t i) { operations[static_cast<size_t>(i)] = table->by_dtype[dtype].peak(kIterations); });
+  const double seconds = seconds_since(start);
+  double total = 0;
+  for (const double count : operations) total += count;
+  return total / seconds;
+}

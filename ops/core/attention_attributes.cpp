@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads the attribute tensors of the fused attention node.
+#include "attention_attributes.h"
+
+#include "check.h"
+
+namespace vmo {
+namespace {
+
+constexpr int64_t kIntCount = 8, kFloatCount = 2;
+
+}  // namespace
+
+Status read_attributes(const char* op, const TensorView& ints, const TensorView& floats, AttentionBlock* block) {
+  VMO_TRY(require_dtype(op, "int_attributes", ints, DType::kInt32));
+  VMO_TRY(require_rank(op, "int_attributes", ints, 1));
+  VMO_TRY(require_dtype(op, "float_attributes", floats, DType::kFloat32));
+  VMO_TRY(require_rank(op, "float_attributes", floats, 1));
+  if (ints.shape[0] < kIntCount || floats.shape[0] < kFloatCount || !ints.is_contiguous() || !floats.is_contiguous()) {
+    return fail(op, "int_attributes %s and float_attributes %s must have at least %lld and %lld adjacent elements",
+                shape_text(ints), shape_text(floats), static_cast<long long>(kIntCount),
+                static_cast<long long>(kFloatCount));
+  }
+  block->heads = index_at(ints, 0);
+  block->kv_heads = index_at(ints, 1);
+  block->head_dim = index_at(ints, 2);
+  block->rotary_dim = index_at(ints, 3);
+  block->interleaved = index_at(ints, 4) != 0;
+  block->qk_norm = index_at(ints, 5) != 0;
+  for (int i = 6; i < kIntCount; ++i) {
+    if (index_at(ints, i) != 0) {
+      return fail(op, "int_attributes[%d] is %lld; reserved values must be 0", i,
+                  static_cast<long long>(index_at(ints, i)));
+    }
+  }
+  const auto* values = static_cast<const float*>(floats.data);
+  block->scale = load_unaligned<float>(values);
+  block->epsilon = load_unaligned<float>(values + 1);
+  return kOk;
+}
+
+Status attention_block_from(const char* op, const TensorView* tensors) {
+  AttentionBlock block{};
+  VMO_TRY(read_attributes(op, tensors[kIntAttributes], tensors[kFloatAttributes], &block));
+  block.qkv = tensors[kQkv];
+  block.query_gamma = tensors[kQueryGamma];
+  block.key_gamma = tensors[kKeyGamma];
+  block.cos = tensors[kCos];
+  block.sin = tensors[kSin];
+  block.slot_mapping = tensors[kSlotMapping];
+  block.sequences = PagedSequences{tensors[kBlockTables], tensors[kContextLens], tensors[kQueryLens]};
+  block.key_cache = tensors[kKeyCache];
+  block.value_cache = tensors[kValueCache];
+  return attention_block(op, block, tensors[kAttentionOut]);
+}
+
+}  // namespace vmo

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// The C functions around the operations: null checks and no exception beyond this point.
+#include "vmo/api.h"
+
+#include <new>
+
+#include "attention_attributes.h"
+#include "vmo/core.h"
+
+namespace {
+
+using vmo::fail;
+using vmo::TensorView;
+
+const TensorView kAbsent{};
+
+const TensorView& optional(const vmo_tensor* tensor) { return tensor == nullptr ? kAbsent : *tensor; }
+
+// Runs body() unless one of the tensors is missing or malformed.
+template <class Body, class... Tensors>
+int call(const char* op, Body body, const Tensors*... tensors) {
+  const vmo_tensor* all[] = {tensors...};
+  for (const vmo_tensor* tensor : all) {
+    if (tensor == nullptr) return fail(op, "a required tensor is a null pointer");
+    if (tensor->ndim < 0 || tensor->ndim > vmo::kMaxRank) {
+      return fail(op, "a tensor has %d dimensions; expected 0 to %d", tensor->ndim, vmo::kMaxRank);
+    }
+  }
+  try {
+    return body();
+  } catch (const std::bad_alloc&) {
+    return fail(op, "out of memory");
+  }
+}
+
+}  // namespace
+
+int vmo_core_linear(const vmo_tensor* x, int weights, const vmo_tensor* w, const vmo_tensor* bias,
+                    const vmo_tensor* y) {
+  const auto body = [&] { return vmo::linear("linear", *x, weights, w, bias, *y); };
+  return call("linear", body, x, w, y);
+}
+
+int vmo_core_matmul(const vmo_tensor* a, const vmo_tensor* b, int transpose_a, int transpose_b, const vmo_tensor* y) {
+  const auto body = [&] { return vmo::matmul("matmul", *a, *b, transpose_a != 0, transpose_b != 0, *y); };
+  return call("matmul", body, a, b, y);
+}
+
+int vmo_core_gate_up_swiglu(const vmo_tensor* x, const vmo_tensor* gate, const vmo_tensor* up, const vmo_tensor* y) {
+  const auto body = [&] { return vmo::gate_up_swiglu("gate_up_swiglu", *x, *gate, *up, *y); };
+  return call("gate_up_swiglu", body, x, gate, up, y);
+}
+
+int vmo_core_lm_head(const vmo_tensor* hidden, const vmo_tensor* rows, const vmo_tensor* weight, const vmo_tensor* y) {
+  const auto body = [&] { return vmo::lm_head("lm_head", *hidden, *rows, *weight, *y); };
+  return call("lm_head", body, hidden, rows, weight, y);
+}
+
+int vmo_core_gather(const vmo_tensor* params, const vmo_tensor* indices, int64_t axis, int64_t batch_dims,
+                    const vmo_tensor* y) {
+  const auto body = [&] { return vmo::gather("gather", *params, *indices, axis, batch_dims, *y); };
+  return call("gather", body, params, indices, y);
+}
+
+int vmo_core_rms_norm(const vmo_tensor* x, const vmo_tensor* gamma, double epsilon, const vmo_tensor* y,
+                      const vmo_tensor* rstd) {
+  const auto body = [&] { return vmo::rms_norm("rms_norm", *x, *gamma, epsilon, *y, optional(rstd)); };
+  return call("rms_norm", body, x, gamma, y);
+}
+
+int vmo_core_add_rms_norm(const vmo_tensor* x, const vmo_tensor* residual, const vmo_tensor* gamma, double epsilon,
+                          const vmo_tensor* y, const vmo_tensor* rstd, const vmo_tensor* sum) {
+  const auto body = [&] {
+    return vmo::add_rms_norm("add_rms_norm", *x, *residual, *gamma, epsilon, *y, optional(rstd), *sum);
+  };
+  return call("add_rms_norm", body, x, residual, gamma, y, sum);
+}
+
+int vmo_core_rotary(const vmo_tensor* x, const vmo_tensor* cos, const vmo_tensor* sin, int64_t head_dim,
+                    int interleaved, const vmo_tensor* y) {
+  const auto body = [&] { return vmo::rotary("rotary", *x, *cos, *sin, head_dim, interleaved != 0, *y); };
+  return call("rotary", body, x, cos, sin, y);
+}
+
+int vmo_core_swiglu(const vmo_tensor* x, int64_t axis, const vmo_tensor* y) {
+  const auto body = [&] { return vmo::swiglu("swiglu", *x, axis, *y); };
+  return call("swiglu", body, x, y);
+}
+
+int vmo_core_silu(const vmo_tensor* x, const vmo_tensor* y) {
+  const auto body = [&] { return vmo::silu("silu", *x, *y); };
+  return call("silu", body, x, y);
+}
+
+int vmo_core_reshape_and_cache(const vmo_tensor* key, const vmo_tensor* value, const vmo_tensor* key_cache,
+                               const vmo_tensor* value_cache, const vmo_tensor* slot_mapping) {
+  const auto body = [&] {
+    return vmo::reshape_and_cache("reshape_and_cache", *key, optional(value), *key_cache, optional(value_cache),
+                                  *slot_mapping);
+  };
+  return call("reshape_and_cache", body, key, key_cache, slot_mapping);
+}
+
+int vmo_core_paged_attention(const vmo_tensor* query, const vmo_tensor* key_cache, const vmo_tensor* value_cache,
+                             const vmo_tensor* block_tables, const vmo_tensor* context_lens,
+                             const vmo_tensor* query_lens, int64_t heads, int64_t kv_heads, double scale,
+                             const vmo_tensor* out) {
+  const auto body = [&] {
+    const vmo::PagedSequences sequences{*block_tables, *context_lens, optional(query_lens)};
+    return vmo::paged_attention("paged_attention", *query, *key_cache, *value_cache, sequences, heads, kv_heads, scale,
+                                *out);
+  };
+  return call("paged_attention", body, query, key_cache, value_cache, block_tables, context_lens, out);
+}
+
+int vmo_core_attention_block(const vmo_tensor* tensors) {
+  const auto body = [&] { return vmo::attention_block_from("attention_block", tensors); };
+  return call("attention_block", body, tensors);
+}
+
+int vmo_core_cast(const vmo_tensor* x, const vmo_tensor* y) {
+  const auto body = [&] { return vmo::cast("cast", *x, *y); };
+  return call("cast", body, x, y);
+}
+
+int vmo_core_copy(const vmo_tensor* x, const vmo_tensor* y) {
+  const auto body = [&] { return vmo::copy("copy", *x, *y); };
+  return call("copy", body, x, y);
+}
+
+int vmo_core_split(const vmo_tensor* x, int64_t axis, int outputs, const vmo_tensor* y) {
+  const auto body = [&] { return vmo::split("split", *x, axis, outputs, y); };
+  return call("split", body, x, y);
+}

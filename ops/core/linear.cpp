@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// linear, gate_up_swiglu, lm_head: checks, then the threaded product.
+#include "check.h"
+#include "linear_run.h"
+#include "vmo/core.h"
+
+namespace vmo {
+namespace {
+
+// A weight [N, K] whose rows may be any distance apart but whose elements are adjacent: weights are never copied.
+Status weight_rows(const char* op, const char* name, const TensorView& w, DType dtype, int64_t inner, Rows* rows) {
+  VMO_TRY(require_dtype(op, name, w, dtype));
+  VMO_TRY(require_shape(op, name, w, {kAny, inner}));
+  if (!as_rows(w, inner, rows)) {
+    return fail(op, "argument %s of shape %s must have adjacent elements in each row", name, shape_text(w));
+  }
+  return kOk;
+}
+
+Status bias_pointer(const char* op, const TensorView& bias, DType dtype, int64_t cols, const char** out) {
+  VMO_TRY(require_dtype(op, "bias", bias, dtype));
+  VMO_TRY(require_shape(op, "bias", bias, {cols}));
+  if (!bias.is_contiguous()) return fail(op, "argument bias has a stride; expected adjacent elements");
+  *out = static_cast<const char*>(bias.data);
+  return kOk;
+}
+
+Status last_axis(const char* op, const char* name, const TensorView& x, int64_t* extent) {
+  if (x.ndim < 1) return fail(op, "argument %s is a scalar; expected at least one dimension", name);
+  *extent = x.dim(-1);
+  return kOk;
+}
+
+}  // namespace
+
+Status linear(const char* op, const TensorView& x, int weights, const TensorView* w, const TensorView* bias,
+              const TensorView& y) {
+  const ElementKernels* kernels = nullptr;
+  VMO_TRY(dense_kernels(op, "x", x.dtype, &kernels));
+  if (weights < 1 || weights > kMaxWeights) return fail(op, "got %d weights; expected 1 to %d", weights, kMaxWeights);
+  LinearArgs args{};
+  VMO_TRY(last_axis(op, "x", x, &args.inner));
+  int64_t total = 0;
+  for (int i = 0; i < weights; ++i) {
+    Rows rows;
+    VMO_TRY(weight_rows(op, "w", w[i], x.dtype, args.inner, &rows));
+    args.w[i] = rows.data;
+    args.ldw[i] = rows.stride;
+    args.cols[i] = w[i].shape[0];
+    if (bias != nullptr) VMO_TRY(bias_pointer(op, bias[i], x.dtype, args.cols[i], &args.bias[i]));
+    total += args.cols[i];
+  }
+  Rows rows;
+  VMO_TRY(input_rows(op, "x", x, args.inner, ScratchSlot::kMaterialise0, &rows));
+  args.float_output = y.dtype == DType::kFloat32;
+  if (!args.float_output) VMO_TRY(require_dtype(op, "y", y, x.dtype));
+  args.rows = args.inner == 0 ? (total == 0 ? 0 : y.numel() / total) : rows.rows;
+  VMO_TRY(require_output(op, "y", y, args.rows * total));
+  args.x = rows.data;
+  args.ldx = rows.stride;
+  args.weights = weights;
+  args.y = static_cast<char*>(y.data);
+  args.ldy = total;
+  run_linear(*kernels, size_of(x.dtype), args);
+  return kOk;
+}
+
+Status gate_up_swiglu(const char* op, const TensorView& x, const TensorView& gate, const TensorView& up,
+                      const TensorView& y) {
+  const ElementKernels* kernels = nullptr;
+  VMO_TRY(dense_kernels(op, "x", x.dtype, &kernels));
+  GateUpArgs args{};
+  VMO_TRY(last_axis(op, "x", x, &args.inner));
+  Rows gate_rows, up_rows, rows;
+  VMO_TRY(weight_rows(op, "gate", gate, x.dtype, args.inner, &gate_rows));
+  VMO_TRY(weight_rows(op, "up", up, x.dtype, args.inner, &up_rows));
+  VMO_TRY(require_shape(op, "up", up, {gate.shape[0], args.inner}));
+  VMO_TRY(input_rows(op, "x", x, args.inner, ScratchSlot::kMaterialise0, &rows));
+  VMO_TRY(require_dtype(op, "y", y, x.dtype));
+  VMO_TRY(require_output(op, "y", y, rows.rows * gate.shape[0]));
+  args.x = rows.data;
+  args.ldx = rows.stride;
+  args.rows = rows.rows;
+  args.gate = gate_rows.data;
+  args.ldgate = gate_rows.stride;
+  args.up = up_rows.data;
+  args.ldup = up_rows.stride;
+  args.cols = args.ldy = gate.shape[0];
+  args.y = static_cast<char*>(y.data);
+  run_gate_up(*kernels, size_of(x.dtype), args);
+  return kOk;
+}
+
+Status lm_head(const char* op, const TensorView& hidden, const TensorView& rows, const TensorView& weight,
+               const TensorView& y) {
+  VMO_TRY(require_rank(op, "hidden", hidden, 2));
+  VMO_TRY(require_rank(op, "rows", rows, 1));
+  VMO_TRY(require_dtype(op, "y", y, DType::kFloat32));
+  const int64_t shape[2] = {rows.shape[0], hidden.shape[1]};
+  const size_t bytes = static_cast<size_t>(shape[0] * shape[1]) * size_of(hidden.dtype);
+  const TensorView picked = contiguous_view(scratch(ScratchSlot::kGather, bytes), hidden.dtype, 2, shape);
+  VMO_TRY(gather(op, hidden, rows, 0, 0, picked));
+  return linear(op, picked, 1, &weight, nullptr, y);
+}
+
+}  // namespace vmo

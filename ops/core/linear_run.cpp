@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a matrix product is cut into tasks. The cut never changes a result: every output is one dot product.
+#include "linear_run.h"
+
+#include <algorithm>
+
+#include "vmo/scratch.h"
+#include "vmo/thread_pool.h"
+
+namespace vmo {
+namespace {
+
+constexpr int64_t kColsStep = 64;        // columns of a kernel tile
+constexpr int64_t kTaskBytes = 128 << 10;  // of weights, for streaming: a few microseconds of memory traffic
+constexpr int64_t kBlockBytes = 512 << 10;  // of weights reused for many rows: half of a usual second-level cache
+constexpr int64_t kFewRows = 16;
+constexpr int64_t kRowsPerTask = 192;
+constexpr int64_t kInlineWork = 1 << 15;  // multiply-adds below which waking a thread costs more
+
+struct Cut {
+  int64_t cols;  // columns of w per task
+  int64_t rows;  // rows of x per task
+};
+
+Cut choose_cut(int64_t rows, int64_t inner, int64_t total_cols, size_t element) {
+  const int64_t row_bytes = std::max<int64_t>(inner * static_cast<int64_t>(element), 1);
+  const int64_t bytes = rows <= kFewRows ? kTaskBytes : kBlockBytes;
+  int64_t cols = std::clamp<int64_t>(bytes / row_bytes / 8 * 8, 8, 512);
+  if (rows > kFewRows) cols = std::clamp<int64_t>(cols / kColsStep * kColsStep, kColsStep, 256);
+  // Enough tasks to balance; splitting rows instead of columns would read the weights twice.
+  const int64_t wanted = 4 * num_threads();
+  while (cols > 8 && total_cols / cols < wanted) cols = std::max<int64_t>(8, cols / 2 / 8 * 8);
+  const bool split_rows = rows > kRowsPerTask && (total_cols + cols - 1) / cols < wanted;
+  return {cols, split_rows ? kRowsPerTask : rows};
+}
+
+// Runs body(tile) over all tasks of the weights' outputs.
+template <class Body>
+void for_tiles(int weights, const int64_t* cols, int64_t rows, int64_t inner, size_t element, Body body) {
+  int64_t total = 0;
+  for (int i = 0; i < weights; ++i) total += cols[i];
+  if (total == 0 || rows == 0) return;
+  const Cut cut = choose_cut(rows, inner, total, element);
+  int64_t pieces[kMaxWeights] = {}, all = 0;
+  for (int i = 0; i < weights; ++i) all += pieces[i] = (cols[i] + cut.cols - 1) / cut.cols;
+  const int64_t row_pieces = (rows + cut.rows - 1) / cut.rows;
+  const auto run = [&](int64_t task) {
+    int64_t piece = task / row_pieces;
+    int weight = 0;
+    while (piece >= pieces[weight]) piece -= pieces[weight++];
+    const int64_t m0 = task % row_pieces * cut.rows, n0 = piece * cut.cols;
+    body(Tile{weight, m0, std::min(m0 + cut.rows, rows), n0, std::min(n0 + cut.cols, cols[weight])});
+  };
+  if (rows * total * inner <= kInlineWork) {
+    for (int64_t task = 0; task < all * row_pieces; ++task) run(task);
+  } else {
+    parallel_for(all * row_pieces, run);
+  }
+}
+
+const char* pack_rows(const ElementKernels& kernels, const char* x, int64_t ldx, int64_t rows, int64_t inner) {
+  const size_t bytes = kernels.pack_bytes == nullptr ? 0 : kernels.pack_bytes(rows, inner);
+  if (bytes == 0) return nullptr;
+  char* packed = static_cast<char*>(scratch(ScratchSlot::kPack, bytes));
+  parallel_for(kernels.pack_tasks(rows), [&](int64_t task) { kernels.pack(x, ldx, rows, inner, packed, task); });
+  return packed;
+}
+
+}  // namespace
+
+void run_linear(const ElementKernels& kernels, size_t element, LinearArgs args) {
+  args.packed = pack_rows(kernels, args.x, args.ldx, args.rows, args.inner);
+  for_tiles(args.weights, args.cols, args.rows, args.inner, element,
+            [&](const Tile& tile) { kernels.linear(args, tile); });
+}
+
+void run_gate_up(const ElementKernels& kernels, size_t element, GateUpArgs args) {
+  args.packed = pack_rows(kernels, args.x, args.ldx, args.rows, args.inner);
+  // Two weights share a task, so each gets half of the bytes.
+  for_tiles(1, &args.cols, args.rows, args.inner, 2 * element, [&](const Tile& tile) { kernels.gate_up(args, tile); });
+}
+
+}  // namespace vmo

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// The C functions of the shared library, as ctypes sees them. MindSpore's entry points are in plugin/.
+//
+// Functions returning int give 0, or 1 after recording a message that vmo_last_error() returns.
+#pragma once
+
+#include "vmo/tensor_view.h"
+
+#define VMO_API extern "C" __attribute__((visibility("default")))
+
+// ---- control
+VMO_API const char* vmo_version();
+// Instruction set in force ("" when VLLM_MS_CPU_ISA asks for one that is not available).
+VMO_API const char* vmo_isa_name();
+// 1 when the named instruction set can be used here, else 0.
+VMO_API int vmo_isa_supported(const char* name);
+VMO_API int vmo_set_isa(const char* name);
+VMO_API int vmo_num_threads();
+VMO_API int vmo_set_num_threads(int n);
+VMO_API const char* vmo_last_error();
+VMO_API void vmo_clear_error();
+// 1: MindSpore entry points return success without doing anything.
+VMO_API void vmo_set_noop(int on);
+VMO_API void vmo_enable_stats(int on);
+VMO_API void vmo_reset_stats();
+// Calls and nanoseconds spent in a MindSpore entry point since the last reset.
+VMO_API int vmo_op_stats(const char* name, int64_t* calls, int64_t* nanoseconds);
+
+// ---- operations (see core.h); optional tensors may be null pointers
+using vmo_tensor = vmo::TensorView;
+VMO_API int vmo_core_linear(const vmo_tensor* x, int weights, const vmo_tensor* w, const vmo_tensor* bias,
+                            const vmo_tensor* y);
+VMO_API int vmo_core_matmul(const vmo_tensor* a, const vmo_tensor* b, int transpose_a, int transpose_b,
+                            const vmo_tensor* y);
+VMO_API int vmo_core_gate_up_swiglu(const vmo_tensor* x, const vmo_tensor* gate, const vmo_tensor* up,
+                                    const vmo_tensor* y);
+VMO_API int vmo_core_lm_head(const vmo_tensor* hidden, const vmo_tensor* rows, const vmo_tensor* weight,
+                             const vmo_tensor* y);
+VMO_API int vmo_core_gather(const vmo_tensor* params, const vmo_tensor* indices, int64_t axis, int64_t batch_dims,
+                            const vmo_tensor* y);
+VMO_API int vmo_core_rms_norm(const vmo_tensor* x, const vmo_tensor* gamma, double epsilon, const vmo_tensor* y,
+                              const vmo_tensor* rstd);
+VMO_API int vmo_core_add_rms_norm(const vmo_tensor* x, const vmo_tensor* residual, const vmo_tensor* gamma,
+                                  double epsilon, const vmo_tensor* y, const vmo_tensor* rstd, const vmo_tensor* sum);
+VMO_API int vmo_core_rotary(const vmo_tensor* x, const vmo_tensor* cos, const vmo_tensor* sin, int64_t head_dim,
+                            int interleaved, const vmo_tensor* y);
+VMO_API int vmo_core_swiglu(const vmo_tensor* x, int64_t axis, const vmo_tensor* y);
+VMO_API int vmo_core_silu(const vmo_tensor* x, const vmo_tensor* y);
+VMO_API int vmo_core_reshape_and_cache(const vmo_tensor* key, const vmo_tensor* value, const vmo_tensor* key_cache,
+                                       const vmo_tensor* value_cache, const vmo_tensor* slot_mapping);
+VMO_API int vmo_core_paged_attention(const vmo_tensor* query, const vmo_tensor* key_cache,
+                                     const vmo_tensor* value_cache, const vmo_tensor* block_tables,
+                                     const vmo_tensor* context_lens, const vmo_tensor* query_lens, int64_t heads,
+                                     int64_t kv_heads, double scale, const vmo_tensor* out);
+// tensors: qkv, q_gamma, k_gamma, cos, sin, slot_mapping, block_tables, context_lens, q_seq_lens, key_cache,
+// value_cache, int_attributes, float_attributes, out: those of vmo_attention_block (plugin/custom_ops.cpp).
+VMO_API int vmo_core_attention_block(const vmo_tensor* tensors);
+VMO_API int vmo_core_cast(const vmo_tensor* x, const vmo_tensor* y);
+VMO_API int vmo_core_copy(const vmo_tensor* x, const vmo_tensor* y);
+VMO_API int vmo_core_split(const vmo_tensor* x, int64_t axis, int outputs, const vmo_tensor* y);
+
+// ---- measurement and tests
+// Bytes per second of all threads reading `bytes` bytes once.
+VMO_API double vmo_measure_read_bandwidth(int64_t bytes);
+// Floating-point operations per second of all threads, registers only, for the dtype (0 float32, 1 float16, 2 bfloat16).
+VMO_API double vmo_measure_peak(int dtype);
+// Runs `tasks` tasks; task i adds i + 1 to *sum (atomically) and spins for `work` iterations.
+VMO_API int vmo_test_pool(int64_t tasks, int64_t work, int64_t* sum);

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// The checked, threaded operations on tensor views. Neither MindSpore nor an instruction set is known here.
+//
+// Common rules. Dense operands are float32, float16 or bfloat16, all of one dtype unless said otherwise. Inputs may
+// have any strides; row strides cost nothing, other layouts are copied first. Outputs must be gap-free. Every index
+// read from data is checked before anything is written. Each function returns kOk, or kError after recording a message
+// (`op` is the name shown in it).
+#pragma once
+
+#include "vmo/error.h"
+#include "vmo/tensor_view.h"
+
+namespace vmo {
+
+// y[..., N1+N2+..] = x[..., K] . w_i[N_i, K]^T (+ bias_i[N_i]), 1 to 3 weights; accumulates in float32 and rounds
+// once. y has the operands' dtype or float32. bias is null or an array of `weights` views.
+Status linear(const char* op, const TensorView& x, int weights, const TensorView* w, const TensorView* bias,
+              const TensorView& y);
+
+// y[M, N] = op(a) . op(b), op transposing when asked. Fast for transpose_b only; float64 and integer types run a plain
+// loop that accumulates in their own type (bool is refused).
+Status matmul(const char* op, const TensorView& a, const TensorView& b, bool transpose_a, bool transpose_b,
+              const TensorView& y);
+
+// y[..., I] = silu(x . gate[I, K]^T) * (x . up[I, K]^T); both products are rounded to the dtype first.
+Status gate_up_swiglu(const char* op, const TensorView& x, const TensorView& gate, const TensorView& up,
+                      const TensorView& y);
+
+// y float32 [R, V] = hidden[T, K] rows picked by `rows` int32/int64 [R], times weight[V, K]^T.
+Status lm_head(const char* op, const TensorView& hidden, const TensorView& rows, const TensorView& weight,
+               const TensorView& y);
+
+// out[batch..., outer..., indices..., inner...] as numpy.take along `axis`, the first `batch_dims` axes being shared.
+// Any dtype; negative indices count from the end; others out of range are errors.
+Status gather(const char* op, const TensorView& params, const TensorView& indices, int64_t axis, int64_t batch_dims,
+              const TensorView& out);
+
+// y = round(x * rstd * gamma), rstd = 1 / sqrt(mean(x^2) + epsilon) over the trailing axes gamma covers.
+// rstd is float32 with one value per normalised row, or null data.
+Status rms_norm(const char* op, const TensorView& x, const TensorView& gamma, double epsilon, const TensorView& y,
+                const TensorView& rstd);
+
+// sum = round(x + residual); then rms_norm of the rounded sum.
+Status add_rms_norm(const char* op, const TensorView& x, const TensorView& residual, const TensorView& gamma,
+                    double epsilon, const TensorView& y, const TensorView& rstd, const TensorView& sum);
+
+// x [T, H * head_dim] -> y of the same shape; the first R elements of each head are rotated by cos, sin [T, R]
+// (float32 or the dtype of x), the others copied. interleaved pairs (2i, 2i+1), else (i, i + R/2).
+Status rotary(const char* op, const TensorView& x, const TensorView& cos, const TensorView& sin, int64_t head_dim,
+              bool interleaved, const TensorView& y);
+
+// y[..., M] = silu(x[..., :M]) * x[..., M:] along `axis` of extent 2M.
+Status swiglu(const char* op, const TensorView& x, int64_t axis, const TensorView& y);
+Status silu(const char* op, const TensorView& x, const TensorView& y);
+
+// Copies row t of key and value [T, KH, D] (or [T, KH * D]) to slot slot_mapping[t] of the caches [NB, BS, KH, D];
+// a negative slot skips the row. value and value_cache may be null. slot_mapping int32 or int64 [T].
+Status reshape_and_cache(const char* op, const TensorView& key, const TensorView& value, const TensorView& key_cache,
+                         const TensorView& value_cache, const TensorView& slot_mapping);
+
+// Shapes of the paged attention operations.
+struct PagedSequences {
+  TensorView block_tables;  // int32 [B, MAXB]
+  TensorView context_lens;  // int32 [B]: keys of the sequence, this step's included
+  TensorView query_lens;    // int32 [B]: query tokens of the sequence; null data: 1 each
+};
+
+// query, out [T, H * D]; caches [NB, BS, KH, D]. Query token i of n in a sequence with c keys sees keys
+// 0 .. c - n + i. Tokens past the sum of query_lens are padding: their output is zero.
+Status paged_attention(const char* op, const TensorView& query, const TensorView& key_cache,
+                       const TensorView& value_cache, const PagedSequences& sequences, int64_t heads, int64_t kv_heads,
+                       double scale, const TensorView& out);
+
+struct AttentionBlock {
+  TensorView qkv;            // [T, (H + 2 KH) * D]
+  TensorView query_gamma;    // [D], used when qk_norm
+  TensorView key_gamma;      // [D]
+  TensorView cos, sin;       // [T, R], float32 or the dtype of qkv
+  TensorView slot_mapping;   // int32 [T]
+  PagedSequences sequences;
+  TensorView key_cache, value_cache;  // [NB, BS, KH, D], written in place
+  int64_t heads, kv_heads, head_dim, rotary_dim;
+  bool interleaved, qk_norm;
+  double scale, epsilon;
+};
+
+// out [T, H * D] = paged_attention after per-head RmsNorm of q and k (qk_norm), rotary embedding and cache write;
+// rounds at the same points as that chain, so it equals the chain bit for bit.
+Status attention_block(const char* op, const AttentionBlock& args, const TensorView& out);
+
+// Value conversion between any two dtypes. Floats to integers truncate towards zero, saturating at the 64-bit range,
+// then wrap to the width; NaN becomes 0; complex to real drops the imaginary part; bool is "not zero".
+Status cast(const char* op, const TensorView& x, const TensorView& y);
+// Gap-free copy.
+Status copy(const char* op, const TensorView& x, const TensorView& y);
+// Splits x along `axis` into consecutive outputs.
+Status split(const char* op, const TensorView& x, int64_t axis, int outputs, const TensorView* out);
+
+}  // namespace vmo

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// The single-threaded kernels each instruction-set folder supplies, and their already validated arguments.
+//
+// Pointers need only be aligned to 1 byte. Strides count elements. Kernels trust their arguments: ops/core checks
+// them first and splits the work between threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace vmo {
+
+constexpr int kMaxWeights = 3;
+// Keys are visited in blocks of this many absolute positions, whatever the paging, chunking or batch.
+constexpr int kKeyBlock = 64;
+// Rows (query tokens times query heads) that one pass over the keys serves.
+constexpr int kMaxQueryRows = 32;
+
+// y[m, n] = sum_k x[m, k] * w[n, k] (+ bias[n]); the outputs of all weights lie side by side in a row of y.
+struct LinearArgs {
+  const char* x;
+  int64_t ldx;
+  int64_t rows;
+  int64_t inner;
+  int weights;
+  const char* w[kMaxWeights];
+  int64_t ldw[kMaxWeights];
+  int64_t cols[kMaxWeights];
+  const char* bias[kMaxWeights];  // null: no bias
+  char* y;
+  int64_t ldy;
+  bool float_output;    // y is float32 whatever the operand type
+  const char* packed;   // written by ElementKernels::pack, or null
+};
+
+// y[m, i] = silu(x[m] . gate[i]) * (x[m] . up[i]); both products are rounded to the element type first, as the
+// unfused chain does.
+struct GateUpArgs {
+  const char* x;
+  int64_t ldx;
+  int64_t rows;
+  int64_t inner;
+  const char* gate;
+  int64_t ldgate;
+  const char* up;
+  int64_t ldup;
+  int64_t cols;
+  char* y;
+  int64_t ldy;
+  const char* packed;
+};
+
+// Part of an output: rows [m0, m1) and columns [n0, n1) of weight `weight`.
+struct Tile {
+  int weight;
+  int64_t m0, m1, n0, n1;
+};
+
+// sum = round(x + residual) (when residual is given), y = round(sum * rstd * gamma),
+// rstd = 1 / sqrt(mean(sum^2) + epsilon).
+struct NormArgs {
+  const char* x;
+  int64_t ldx;
+  const char* residual;  // null: plain RmsNorm
+  int64_t ldresidual;
+  const char* gamma;
+  float epsilon;
+  int64_t cols;
+  char* y;
+  int64_t ldy;
+  float* rstd;  // null: not wanted
+  char* sum;    // null unless residual
+  int64_t ldsum;
+};
+
+// Rotates the first `rotary_dim` elements of each head, copies the rest. cos and sin rows have rotary_dim
+// elements of float32 (cos_is_float) or of the element type.
+struct RotaryArgs {
+  const char* x;
+  int64_t ldx;  // between tokens; heads are head_dim apart
+  int64_t heads;
+  int64_t head_dim;
+  int64_t rotary_dim;
+  bool interleaved;  // pairs (2i, 2i+1) instead of (i, i + rotary_dim / 2)
+  const char* cos;
+  const char* sin;
+  int64_t ldcos;
+  int64_t ldsin;
+  bool cos_is_float;
+  char* y;
+  int64_t ldy;
+};
+
+// y = silu(gate) (up null) or silu(gate) * up, computed in float32 and rounded once.
+struct ActivationArgs {
+  const char* gate;
+  const char* up;
+  int64_t ldx;  // of gate and up
+  int64_t cols;
+  char* y;
+  int64_t ldy;
+};
+
+// Causal paged attention; see core/attention.cpp for shapes.
+struct AttentionArgs {
+  const char* query;
+  int64_t ldquery;
+  const char* key_cache;
+  const char* value_cache;
+  int64_t key_block_stride, key_token_stride;
+  int64_t value_block_stride, value_token_stride;
+  const int32_t* block_tables;
+  int64_t ldtables;
+  int64_t block_size;
+  int64_t heads;
+  int64_t kv_heads;
+  int64_t head_dim;
+  float scale;
+  char* out;
+  int64_t ldout;
+};
+
+// Query tokens [first_row, first_row + rows) of q, whose first token has `first_limit` visible keys (each later
+// token sees one more), against the keys of kv heads [kv_head, kv_head + kv_heads) of sequence `sequence`. Several kv
+// heads are taken together when they have few rows: their keys are neighbours in memory.
+struct AttentionTask {
+  int32_t sequence;
+  int32_t kv_head;
+  int32_t kv_heads;  // above 1 only if kv_heads * rows * (heads per kv head) <= kMaxQueryRows
+  int32_t rows;
+  int64_t first_row;
+  int64_t first_limit;
+};
+
+// Kernels of one element type. `pack_bytes` and `pack` are null where x needs no packing.
+struct ElementKernels {
+  void (*linear)(const LinearArgs& args, const Tile& tile);
+  void (*gate_up)(const GateUpArgs& args, const Tile& tile);
+  size_t (*pack_bytes)(int64_t rows, int64_t inner);  // 0: this size is computed from x itself
+  int64_t (*pack_tasks)(int64_t rows);
+  void (*pack)(const char* x, int64_t ldx, int64_t rows, int64_t inner, char* packed, int64_t task);
+  void (*norm)(const NormArgs& args, int64_t row0, int64_t row1);
+  void (*rotary)(const RotaryArgs& args, int64_t token0, int64_t token1);
+  void (*activation)(const ActivationArgs& args, int64_t row0, int64_t row1);
+  size_t (*attention_scratch)(const AttentionArgs& args);
+  void (*attention)(const AttentionArgs& args, const AttentionTask& task, void* scratch);
+  // Multiply-adds in registers only; returns the floating-point operations done (for the benchmark's peak).
+  double (*peak)(int64_t iterations);
+};
+
+struct KernelTable {
+  const char* name;
+  ElementKernels by_dtype[3];  // indexed by DType
+};
+
+}  // namespace vmo

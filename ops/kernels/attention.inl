@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+// One task of causal paged attention: a block of query rows against the keys of one kv head, with online softmax
+// (Milakov & Gimelshein 2018) over key blocks at fixed absolute positions.
+//
+// A row's result depends only on its own query and its visible keys: scores and weighted sums run through the same
+// operations whatever other rows share the task, and a block in which a row sees no key leaves its state untouched.
+#pragma once
+
+namespace {
+
+constexpr int kValueVecs = 4;      // accumulators per row of the weighted sum
+constexpr int kValueRows = 4;
+
+// Work memory of one task.
+struct AttentionState {
+  float* scores;   // [kMaxQueryRows][kKeyBlock]: scores, then probabilities
+  float* sums;     // [kMaxQueryRows][width]: running weighted sum of values
+  int64_t width;   // head_dim rounded up to whole vectors
+  int rows_per_head;
+  int64_t limit[kMaxQueryRows];    // visible keys of each row
+  float maximum[kMaxQueryRows];
+  float total[kMaxQueryRows];
+  int keys;                        // keys of the current block that some row sees
+};
+
+inline int64_t padded_width(int64_t head_dim) { return (head_dim + Vec::kLanes - 1) / Vec::kLanes * Vec::kLanes; }
+
+inline size_t attention_scratch(const AttentionArgs& args) {
+  return sizeof(float) * kMaxQueryRows * static_cast<size_t>(kKeyBlock + padded_width(args.head_dim));
+}
+
+// Pointers to the task's first kv head in the keys and values at absolute positions first .. first + count - 1.
+template <class T>
+inline void cache_rows(const AttentionArgs& args, const AttentionTask& task, int64_t first, int count, const T** keys,
+                       const T** values) {
+  const int32_t* table = args.block_tables + task.sequence * args.ldtables;
+  const int64_t head = task.kv_head * args.head_dim;
+  for (int i = 0; i < count; ++i) {
+    const int64_t block = vmo::load_unaligned<int32_t>(table + (first + i) / args.block_size);
+    const int64_t slot = (first + i) % args.block_size;
+    keys[i] = at<T>(args.key_cache, block * args.key_block_stride + slot * args.key_token_stride + head);
+    values[i] = at<T>(args.value_cache, block * args.value_block_stride + slot * args.value_token_stride + head);
+  }
+}
+
+// A row of a cache is short and the next one far away, which hardware prefetchers do not follow.
+template <class T>
+inline void prefetch_rows(const T* const* rows, int count, int64_t width) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int i = 0; i < count; ++i) {
+    for (int64_t d = 0; d < width; d += kLine) __builtin_prefetch(rows[i] + d, 0, kSecondLevelCache);
+  }
+}
+
+// Scores of one row -> probabilities relative to the new maximum; rescales the row's sums.
+inline void softmax_row(AttentionState& state, int row, int64_t first_key, float scale) {
+  const int64_t left = state.limit[row] - first_key;
+  float* scores = state.scores + row * kKeyBlock;
+  if (left <= 0) {  // sees none of these keys
+    for (int i = 0; i < kKeyBlock; i += Vec::kLanes) Vec::zero().store(scores + i);
+    return;
+  }
+  const int visible = left < kKeyBlock ? static_cast<int>(left) : kKeyBlock;
+  const float kMinusInfinity = -__builtin_inff();
+  Vec highest = Vec::set1(state.maximum[row]);
+  for (int i = 0; i < visible; i += Vec::kLanes) {
+    Vec v = Vec::load(scores + i) * Vec::set1(scale);
+    if (visible - i < Vec::kLanes) v = v.keep_first(visible - i, kMinusInfinity);
+    v.store(scores + i);
+    highest = max(highest, v);
+  }
+  const float maximum = reduce_max(highest);
+  const Vec offset = Vec::set1(maximum);
+  Vec total = Vec::zero();
+  for (int i = 0; i < kKeyBlock; i += Vec::kLanes) {
+    Vec p = Vec::zero();
+    if (i < visible) p = exp(Vec::load(scores + i) - offset);
+    if (i < visible && visible - i < Vec::kLanes) p = p.keep_first(visible - i, 0.0f);
+    p.store(scores + i);
+    total = total + p;
+  }
+  const bool first_block = first_key == 0;
+  const Vec rescale = first_block ? Vec::zero() : exp(Vec::set1(state.maximum[row]) - offset);
+  float factor[Vec::kLanes];
+  rescale.store(factor);
+  state.total[row] = state.total[row] * factor[0] + reduce_add(total);
+  state.maximum[row] = maximum;
+  float* sums = state.sums + row * state.width;
+  for (int64_t i = 0; i < state.width; i += Vec::kLanes) (Vec::load(sums + i) * rescale).store(sums + i);
+}
+
+// sums[row, d] += sum_j p[row, j] * value[j, d] for kRows rows and kVecs vectors of d, j in rising order.
+template <class T, int kRows, int kVecs>
+inline void add_values(AttentionState& state, int row, const T* const* values, int64_t d, int64_t head_dim) {
+  Vec sums[kRows][kVecs];
+  float* base = state.sums + row * state.width + d;
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVecs; ++v) sums[r][v] = Vec::load(base + r * state.width + v * Vec::kLanes);
+  }
+  const float* p = state.scores + row * kKeyBlock;
+  const bool whole = d + kVecs * Vec::kLanes <= head_dim;
+  for (int j = 0; j < state.keys; ++j) {
+    Vec value[kVecs];
+    for (int v = 0; v < kVecs; ++v) {
+      const T* source = values[j] + d + v * Vec::kLanes;
+      value[v] = whole ? Vec::load(source) : load_some(source, head_dim - d - v * Vec::kLanes);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      const Vec weight = Vec::set1(p[r * kKeyBlock + j]);
+      for (int v = 0; v < kVecs; ++v) sums[r][v] = fma(weight, value[v], sums[r][v]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVecs; ++v) sums[r][v].store(base + r * state.width + v * Vec::kLanes);
+  }
+}
+
+template <class T, int kRows>
+inline void add_values_rows(AttentionState& state, int row, const T* const* values, int64_t head_dim) {
+  int64_t d = 0;
+  for (; d + kValueVecs * Vec::kLanes <= state.width; d += kValueVecs * Vec::kLanes) {
+    add_values<T, kRows, kValueVecs>(state, row, values, d, head_dim);
+  }
+  for (; d < state.width; d += Vec::kLanes) add_values<T, kRows, 1>(state, row, values, d, head_dim);
+}
+
+// Rows [row0, row0 + count) of the state, all of one kv head, against the current key block.
+template <class T>
+inline void visit_head(const AttentionArgs& args, AttentionState& state, const T* const* queries,
+                       const T* const* keys, const T* const* values, int row0, int64_t first_key) {
+  const int end = row0 + state.rows_per_head;
+  dot_tile<T>(queries + row0, state.rows_per_head, keys, state.keys, args.head_dim, 0,
+              state.scores + row0 * kKeyBlock, kKeyBlock);
+  for (int row = row0; row < end; ++row) softmax_row(state, row, first_key, args.scale);
+  int row = row0;
+  for (; row + kValueRows <= end; row += kValueRows) add_values_rows<T, kValueRows>(state, row, values, args.head_dim);
+  if (row + 2 <= end) {
+    add_values_rows<T, 2>(state, row, values, args.head_dim);
+    row += 2;
+  }
+  if (row < end) add_values_rows<T, 1>(state, row, values, args.head_dim);
+}
+
+template <class T>
+inline void next_head(const T** rows, int count, int64_t head_dim) {
+  for (int i = 0; i < count; ++i) rows[i] += head_dim;
+}
+
+// Key block at first_key of a pass whose last row sees `last` keys. Each head's part of the next block is fetched while
+// this one is used: fetching a whole block at once overruns the queues of outstanding misses.
+template <class T>
+inline void visit_key_block(const AttentionArgs& args, const AttentionTask& task, AttentionState& state,
+                            const T* const* queries, int64_t first_key, int64_t last) {
+  const T* keys[kKeyBlock];
+  const T* values[kKeyBlock];
+  const T* later_keys[kKeyBlock];
+  const T* later_values[kKeyBlock];
+  const int64_t left = last - first_key - kKeyBlock;
+  const int later = left <= 0 ? 0 : left < kKeyBlock ? static_cast<int>(left) : kKeyBlock;
+  cache_rows(args, task, first_key, state.keys, keys, values);
+  cache_rows(args, task, first_key + kKeyBlock, later, later_keys, later_values);
+  for (int head = 0; head < task.kv_heads; ++head) {
+    prefetch_rows(later_keys, later, args.head_dim);
+    prefetch_rows(later_values, later, args.head_dim);
+    visit_head<T>(args, state, queries, keys, values, head * state.rows_per_head, first_key);
+    next_head(keys, state.keys, args.head_dim);
+    next_head(values, state.keys, args.head_dim);
+    next_head(later_keys, later, args.head_dim);
+    next_head(later_values, later, args.head_dim);
+  }
+}
+
+// Rows [first, first + count) of each kv head of the task; row r is query token r / group, head r % group of the group.
+template <class T>
+inline void attend_rows(const AttentionArgs& args, const AttentionTask& task, int first, int count,
+                        AttentionState& state) {
+  const int64_t group = args.heads / args.kv_heads;
+  const T* queries[kMaxQueryRows];
+  T* out[kMaxQueryRows];
+  const int rows = count * task.kv_heads;
+  state.rows_per_head = count;
+  for (int i = 0; i < rows; ++i) {
+    const int row = first + i % count;
+    const int64_t token = row / group, head = (task.kv_head + i / count) * group + row % group;
+    queries[i] = at<T>(args.query, (task.first_row + token) * args.ldquery + head * args.head_dim);
+    out[i] = at<T>(args.out, (task.first_row + token) * args.ldout + head * args.head_dim);
+    state.limit[i] = task.first_limit + token;
+    state.maximum[i] = -__builtin_inff();
+    state.total[i] = 0.0f;
+  }
+  std::memset(state.sums, 0, sizeof(float) * static_cast<size_t>(rows * state.width));
+  const int64_t last = state.limit[rows - 1];
+  for (int64_t key = 0; key < last; key += kKeyBlock) {
+    state.keys = static_cast<int>(last - key < kKeyBlock ? last - key : kKeyBlock);
+    visit_key_block<T>(args, task, state, queries, key, last);
+  }
+  for (int i = 0; i < rows; ++i) {
+    const Vec total = Vec::set1(state.total[i]);
+    for (int64_t d = 0; d < args.head_dim; d += Vec::kLanes) {
+      store_some(Vec::load(state.sums + i * state.width + d) / total, out[i] + d, args.head_dim - d);
+    }
+  }
+}
+
+template <class T>
+void attention(const AttentionArgs& args, const AttentionTask& task, void* scratch) {
+  AttentionState state;
+  state.scores = static_cast<float*>(scratch);
+  state.sums = state.scores + kMaxQueryRows * kKeyBlock;
+  state.width = padded_width(args.head_dim);
+  const int rows = task.rows * static_cast<int>(args.heads / args.kv_heads);
+  for (int first = 0; first < rows; first += kMaxQueryRows) {
+    attend_rows<T>(args, task, first, rows - first < kMaxQueryRows ? rows - first : kMaxQueryRows, state);
+  }
+}
+
+}  // namespace

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ways to multiply and accumulate along K. Every output of a matrix product runs through the same sequence of
+// `mac` calls and the same final reduction, so it does not depend on how many other outputs are computed beside it.
+#pragma once
+
+namespace {
+
+// Widens each operand to float: one vector of elements per step.
+template <class T>
+struct WidenDot {
+  using Chunk = Vec;
+  static constexpr int kStep = Vec::kLanes;
+  static Chunk load(const T* p) { return Vec::load(p); }
+  static Chunk load_first(const T* p, int n) { return Vec::load_first(p, n); }
+  static Vec mac(Vec sum, Chunk a, Chunk b) { return fma(a, b, sum); }
+};
+
+// bfloat16 as pairs in 32-bit lanes: a shift and a mask instead of two widening loads.
+template <class V>
+struct EvenOddDot {
+  struct Chunk {
+    V even, odd;
+  };
+  static constexpr int kStep = 2 * V::kLanes;
+  static Chunk load(const BFloat16* p) {
+    Chunk chunk;
+    load_even_odd(p, &chunk.even, &chunk.odd);
+    return chunk;
+  }
+  static Chunk load_first(const BFloat16* p, int n) {
+    BFloat16 lanes[kStep] = {};
+    std::memcpy(lanes, p, static_cast<size_t>(n) * sizeof(BFloat16));
+    return load(lanes);
+  }
+  static V mac(V sum, Chunk a, Chunk b) { return fma(a.odd, b.odd, fma(a.even, b.even, sum)); }
+};
+
+}  // namespace

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// The arguments of one MindSpore kernel call as tensor views and scalars.
+#pragma once
+
+#include "kernel_input_info.h"
+#include "vmo/api.h"
+#include "vmo/error.h"
+#include "vmo/stats.h"
+#include "vmo/tensor_view.h"
+
+// Parameters every kernel of MindSpore's plain-C interface gets.
+#define VMO_KERNEL_PARAMETERS \
+  int nparam, void **params, int *ndims, int64_t **shapes, const char **dtypes, void *stream, void *extra
+
+namespace vmo::plugin {
+
+class Arguments {
+ public:
+  // `info` is null for ops.Custom kernels, whose tensors are always contiguous.
+  Arguments(const char* op, int count, void** params, const int* ndims, int64_t** shapes, const char** dtypes,
+            KernelInputInfo* info)
+      : op_(op), count_(count), params_(params), ndims_(ndims), shapes_(shapes), dtypes_(dtypes), info_(info) {}
+
+  const char* op() const { return op_; }
+  int count() const { return count_; }
+  bool absent(int i) const { return params_[i] == nullptr; }
+  // kError unless at least `expected` arguments came.
+  Status require_count(int expected) const;
+  // Input tensor with its strides; a null-data view for None.
+  Status input(int i, TensorView* out) const;
+  // Output counted from the end: output(1) is the last argument.
+  Status output(int from_end, TensorView* out) const;
+  Status integer(int i, const char* name, int64_t* out) const;
+  Status real(int i, const char* name, double* out) const;
+  Status boolean(int i, const char* name, bool* out) const;
+  // Error unless argument i is None.
+  Status require_none(int i, const char* name) const;
+
+ private:
+  Status view(int i, TensorView* out) const;
+
+  const char* op_;
+  int count_;
+  void** params_;
+  const int* ndims_;
+  int64_t** shapes_;
+  const char** dtypes_;
+  KernelInputInfo* info_;
+};
+
+// Runs body(arguments) with counting, the no-op switch and no exception beyond this point.
+int run_kernel(OpStats& stats, const Arguments& arguments, Status (*body)(const Arguments& arguments));
+
+}  // namespace vmo::plugin
+
+// Defines the exported kernel `name` that runs `body` on its arguments; `info` is null or the op-plugin `extra`.
+#define VMO_DEFINE_KERNEL(name, body, info)                                                         \
+  namespace {                                                                                       \
+  ::vmo::OpStats g_stats_##name(#name);                                                             \
+  }                                                                                                 \
+  VMO_API int name(VMO_KERNEL_PARAMETERS) {                                                         \
+    static_cast<void>(stream);                                                                      \
+    static_cast<void>(extra);                                                                       \
+    return ::vmo::plugin::run_kernel(                                                               \
+        g_stats_##name, ::vmo::plugin::Arguments(#name, nparam, params, ndims, shapes, dtypes, info), body); \
+  }
+#define VMO_DEFINE_BUILTIN(name, body) \
+  VMO_DEFINE_KERNEL(name, body, static_cast<::vmo::plugin::KernelInputInfo*>(extra))

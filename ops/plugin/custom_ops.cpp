@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels of ops.Custom (func_type="aot"): fused nodes and float32 attention, which no builtin primitive offers.
+// The comment of each gives its tensors in call order; the last argument is the output.
+#include "arguments.h"
+#include "core/attention_attributes.h"
+#include "core/check.h"
+#include "vmo/core.h"
+#include "vmo/kernel_table.h"
+
+namespace vmo::plugin {
+namespace {
+
+Status inputs(const Arguments& args, int count, TensorView* out) {
+  VMO_TRY(args.require_count(count + 1));
+  for (int i = 0; i < count; ++i) VMO_TRY(args.input(i, &out[i]));
+  return kOk;
+}
+
+// x [..., K], kWeights weights [N, K], then (kBias) as many biases [N] -> y [..., sum of N]
+template <int kWeights, bool kBias>
+Status run_linear(const Arguments& args) {
+  constexpr int kInputs = 1 + kWeights * (kBias ? 2 : 1);
+  if (args.count() != kInputs + 1) {
+    return fail(args.op(),
+                "got %d inputs; this name takes %d (x, %d weights%s). One to three weights: vmo_linear, vmo_linear_2, "
+                "vmo_linear_3; with biases vmo_linear_bias, vmo_linear_bias_2, vmo_linear_bias_3",
+                args.count() - 1, kInputs, kWeights, kBias ? ", as many biases" : "");
+  }
+  TensorView in[kInputs], y;
+  VMO_TRY(inputs(args, kInputs, in));
+  VMO_TRY(args.output(1, &y));
+  return linear(args.op(), in[0], kWeights, in + 1, kBias ? in + 1 + kWeights : nullptr, y);
+}
+
+// x [..., K], gate [I, K], up [I, K] -> y [..., I]
+Status run_gate_up_swiglu(const Arguments& args) {
+  TensorView in[3], y;
+  VMO_TRY(inputs(args, 3, in));
+  VMO_TRY(args.output(1, &y));
+  return gate_up_swiglu(args.op(), in[0], in[1], in[2], y);
+}
+
+// hidden [T, K], rows int32 [R], weight [V, K] -> y float32 [R, V]
+Status run_lm_head(const Arguments& args) {
+  TensorView in[3], y;
+  VMO_TRY(inputs(args, 3, in));
+  VMO_TRY(args.output(1, &y));
+  return lm_head(args.op(), in[0], in[1], in[2], y);
+}
+
+// key, value, key_cache, value_cache, slot_mapping -> int32 [1] that is always 0 (its readers only need an order)
+Status run_reshape_and_cache(const Arguments& args) {
+  TensorView in[5], y;
+  VMO_TRY(inputs(args, 5, in));
+  VMO_TRY(args.output(1, &y));
+  VMO_TRY(require_dtype(args.op(), "y", y, DType::kInt32));
+  VMO_TRY(require_output(args.op(), "y", y, 1));
+  VMO_TRY(reshape_and_cache(args.op(), in[0], in[1], in[2], in[3], in[4]));
+  store_unaligned<int32_t>(y.data, 0);
+  return kOk;
+}
+
+// query [T, H * D], key_cache, value_cache [NB, BS, KH, D], block_tables, context_lens, q_seq_lens,
+// int_attributes, float_attributes (those of vmo_attention_block; only heads, kv_heads and scale are used) -> [T, H * D]
+Status run_paged_attention(const Arguments& args) {
+  TensorView in[8], y;
+  VMO_TRY(inputs(args, 8, in));
+  VMO_TRY(args.output(1, &y));
+  AttentionBlock attributes{};
+  VMO_TRY(read_attributes(args.op(), in[6], in[7], &attributes));
+  return paged_attention(args.op(), in[0], in[1], in[2], PagedSequences{in[3], in[4], in[5]}, attributes.heads,
+                         attributes.kv_heads, attributes.scale, y);
+}
+
+// The tensors of AttentionBlockTensor (core/attention_attributes.h) in that order.
+Status run_attention_block(const Arguments& args) {
+  TensorView tensors[kAttentionBlockTensors];
+  VMO_TRY(inputs(args, kAttentionOut, tensors));
+  VMO_TRY(args.output(1, &tensors[kAttentionOut]));
+  return attention_block_from(args.op(), tensors);
+}
+
+}  // namespace
+}  // namespace vmo::plugin
+
+VMO_DEFINE_KERNEL(vmo_linear, (vmo::plugin::run_linear<1, false>), nullptr)
+VMO_DEFINE_KERNEL(vmo_linear_2, (vmo::plugin::run_linear<2, false>), nullptr)
+VMO_DEFINE_KERNEL(vmo_linear_3, (vmo::plugin::run_linear<3, false>), nullptr)
+VMO_DEFINE_KERNEL(vmo_linear_bias, (vmo::plugin::run_linear<1, true>), nullptr)
+VMO_DEFINE_KERNEL(vmo_linear_bias_2, (vmo::plugin::run_linear<2, true>), nullptr)
+VMO_DEFINE_KERNEL(vmo_linear_bias_3, (vmo::plugin::run_linear<3, true>), nullptr)
+VMO_DEFINE_KERNEL(vmo_gate_up_swiglu, vmo::plugin::run_gate_up_swiglu, nullptr)
+VMO_DEFINE_KERNEL(vmo_lm_head, vmo::plugin::run_lm_head, nullptr)
+VMO_DEFINE_KERNEL(vmo_reshape_and_cache, vmo::plugin::run_reshape_and_cache, nullptr)
+VMO_DEFINE_KERNEL(vmo_paged_attention, vmo::plugin::run_paged_attention, nullptr)
+VMO_DEFINE_KERNEL(vmo_attention_block, vmo::plugin::run_attention_block, nullptr)

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// Shape and type inference of the ops.Custom kernels, found by MindSpore as <kernel>InferShape and <kernel>InferType.
+//
+// An extent may be -1 (not known before the call) and a whole shape {-2} (not even its rank); both pass through.
+// std::vector<int64_t> and std::vector<TypeId> have one layout under both string ABIs. MindSpore passes the shapes
+// without their number: a kernel that takes one to three weights has one name per number.
+#include <cstdint>
+#include <vector>
+
+#include "vmo/api.h"
+
+// MindSpore's own names, declared so that the functions can be written; only their binary form counts.
+namespace mindspore {
+enum TypeId : int {};
+class AotExtra;
+}  // namespace mindspore
+
+namespace {
+
+using Shape = std::vector<int64_t>;
+using Types = std::vector<mindspore::TypeId>;
+
+constexpr int64_t kUnknownExtent = -1, kUnknownRank = -2;
+constexpr auto kInt32 = static_cast<mindspore::TypeId>(34);
+constexpr auto kFloat32 = static_cast<mindspore::TypeId>(43);
+
+bool unknown_rank(int rank, const int64_t* shape) { return rank == 1 && shape[0] == kUnknownRank; }
+
+Shape copy_shape(int rank, const int64_t* shape) { return Shape(shape, shape + rank); }
+
+// First extent of a weight, kUnknownExtent when not known.
+int64_t rows_of(int rank, const int64_t* shape) {
+  return rank < 1 || unknown_rank(rank, shape) ? kUnknownExtent : shape[0];
+}
+
+// Shape of x with its last axis replaced.
+Shape with_last(int rank, const int64_t* shape, int64_t last) {
+  Shape result = copy_shape(rank, shape);
+  if (!unknown_rank(rank, shape) && rank > 0) result.back() = last;
+  return result;
+}
+
+// x [..., K] and weights [N_i, K] -> [..., sum of N_i]
+Shape linear_shape(const int* ndims, int64_t** shapes, int weights) {
+  int64_t total = 0;
+  for (int i = 1; i <= weights; ++i) {
+    const int64_t rows = rows_of(ndims[i], shapes[i]);
+    total = rows < 0 || total < 0 ? kUnknownExtent : total + rows;
+  }
+  return with_last(ndims[0], shapes[0], total);
+}
+
+}  // namespace
+
+// Parameters of every shape inference and type inference function.
+#define VMO_SHAPE_PARAMETERS int *ndims, int64_t **shapes, mindspore::AotExtra *
+#define VMO_TYPE_PARAMETERS Types types, mindspore::AotExtra *
+
+// Inference of a kernel whose first `weights` tensors behind x are weights.
+#define VMO_INFER_LINEAR(name, weights)                                                                     \
+  VMO_API Shape name##InferShape(VMO_SHAPE_PARAMETERS) { return linear_shape(ndims, shapes, weights); } \
+  VMO_API mindspore::TypeId name##InferType(VMO_TYPE_PARAMETERS) { return types[0]; }
+
+// Returning std::vector from extern "C" functions is what MindSpore's interface asks for.
+#if defined(__clang__)
+#pragma clang diagnostic ignored "-Wreturn-type-c-linkage"
+#endif
+
+VMO_INFER_LINEAR(vmo_linear, 1)
+VMO_INFER_LINEAR(vmo_linear_2, 2)
+VMO_INFER_LINEAR(vmo_linear_3, 3)
+VMO_INFER_LINEAR(vmo_linear_bias, 1)
+VMO_INFER_LINEAR(vmo_linear_bias_2, 2)
+VMO_INFER_LINEAR(vmo_linear_bias_3, 3)
+VMO_INFER_LINEAR(vmo_gate_up_swiglu, 1)
+
+// hidden [T, K], rows [R], weight [V, K] -> float32 [R, V]
+VMO_API Shape vmo_lm_headInferShape(VMO_SHAPE_PARAMETERS) {
+  return {rows_of(ndims[1], shapes[1]), rows_of(ndims[2], shapes[2])};
+}
+VMO_API mindspore::TypeId vmo_lm_headInferType(Types, mindspore::AotExtra*) { return kFloat32; }
+
+VMO_API Shape vmo_reshape_and_cacheInferShape(int*, int64_t**, mindspore::AotExtra*) { return {1}; }
+VMO_API mindspore::TypeId vmo_reshape_and_cacheInferType(Types, mindspore::AotExtra*) { return kInt32; }
+
+VMO_API Shape vmo_paged_attentionInferShape(VMO_SHAPE_PARAMETERS) {
+  return copy_shape(ndims[0], shapes[0]);
+}
+VMO_API mindspore::TypeId vmo_paged_attentionInferType(VMO_TYPE_PARAMETERS) { return types[0]; }
+
+// qkv [T, (H + 2 KH) * D], key_cache [NB, BS, KH, D] -> [T, H * D]
+VMO_API Shape vmo_attention_blockInferShape(VMO_SHAPE_PARAMETERS) {
+  constexpr int kKeyCache = 9, kCacheRank = 4;
+  int64_t width = ndims[0] < 2 ? kUnknownExtent : shapes[0][ndims[0] - 1];
+  const bool known = ndims[kKeyCache] == kCacheRank && shapes[kKeyCache][2] > 0 && shapes[kKeyCache][3] > 0;
+  width = width < 0 || !known ? kUnknownExtent : width - 2 * shapes[kKeyCache][2] * shapes[kKeyCache][3];
+  return with_last(ndims[0], shapes[0], width);
+}
+VMO_API mindspore::TypeId vmo_attention_blockInferType(VMO_TYPE_PARAMETERS) { return types[0]; }

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every bad argument is refused with a message naming op, argument, found and expected."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ops.tests import reference
+from ops.tests.native import Native, NativeError, Tensor, empty, tensor
+
+
+def f32(*shape: int) -> Tensor:
+    return tensor(np.ones(shape), "float32")
+
+
+def i32(*values: int) -> Tensor:
+    return Tensor(np.array(values, np.int32), "int32")
+
+
+X, W, Y = f32(2, 8), f32(4, 8), f32(2, 4)
+CACHE = f32(2, 16, 1, 4)
+BF16 = tensor(np.ones((4, 8)), "bfloat16")
+
+CASES: list[tuple[str, list[Any], str]] = [
+    ("linear", [X, 1, [f32(4, 9)], None, Y], "argument w has shape [4, 9]; expected [*, 8]"),
+    ("linear", [X, 1, [BF16], None, Y], "argument w has dtype bfloat16; expected float32"),
+    ("linear", [X, 0, [W], None, Y], "got 0 weights; expected 1 to 3"),
+    ("linear", [X, 1, [W], None, f32(2, 5)], "output y has shape [2, 5]; expected 8 elements"),
+    ("linear", [X, 1, [W], [f32(5)], Y], "argument bias has shape [5]; expected [4]"),
+    ("linear", [i32(1, 2), 1, [W], None, Y], "argument x has dtype int32; expected float32"),
+    (
+        "linear",
+        [X, 1, [Tensor(f32(8, 4).array.T, "float32")], None, Y],
+        "must have adjacent elements",
+    ),
+    (
+        "linear",
+        [X, 1, [W], None, Tensor(f32(2, 8).array[:, ::2], "float32")],
+        "output y of shape [2, 4] has gaps",
+    ),
+    ("matmul", [X, W, 0, 0, Y], "the inner extents of a [2, 8] and b [4, 8] differ: 8 and 4"),
+    ("lm_head", [X, i32(2), W, f32(1, 4)], "indices[0] is 2; expected a value from -2 to 1"),
+    ("gather", [X, i32(-3), 0, 0, f32(1, 8)], "indices[0] is -3"),
+    ("gather", [X, i32(0), 2, 0, f32(1, 8)], "axis 2 is out of range for shape [2, 8]"),
+    (
+        "rms_norm",
+        [X, f32(4), 1e-6, X, None],
+        "gamma has shape [4]; expected the trailing axes of x [2, 8]",
+    ),
+    (
+        "rotary",
+        [X, f32(2, 6), f32(2, 6), 4, 0, X],
+        "cos has 6 columns; expected an even number of at most",
+    ),
+    (
+        "rotary",
+        [X, f32(3, 4), f32(3, 4), 4, 0, X],
+        "argument cos has shape [3, 4]; expected [2, 4]",
+    ),
+    ("swiglu", [f32(2, 7), -1, f32(2, 3)], "axis 1 of x [2, 7] is odd"),
+    (
+        "reshape_and_cache",
+        [f32(2, 4), None, CACHE, None, i32(0)],
+        "argument key has shape [2, 4]; expected 1 tokens",
+    ),
+    ("split", [X, 1, 1, [f32(2, 7)]], "outputs take 7 elements of axis 1 of x [2, 8]"),
+    ("cast", [X, f32(3)], "output y has shape [3]; expected 16 elements"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "message"), CASES)
+def test_message(library: Native, name: str, arguments: list[Any], message: str) -> None:
+    with pytest.raises(NativeError, match=re.escape(f"{name}: ") + ".*" + re.escape(message)):
+        library.call(name, *arguments)
+
+
+PAGED_CASES: list[tuple[dict[str, Any], str]] = [
+    (
+        {"contexts": [33, 3]},
+        "2 query tokens and context length 33; expected 0 <= query <= context <= 32",
+    ),
+    ({"contexts": [1, 3]}, "sequence 0 has 2 query tokens and context length 1"),
+    ({"queries": [-1, 3]}, "sequence 0 has -1 query tokens"),
+    ({"queries": [2, 2]}, "q_seq_lens sum to 4; expected at most the 3 rows of the query"),
+    ({"tables": [[0, 7], [1, 2]]}, "block_tables[0, 1] is 7; expected 0 to 6"),
+    ({"tables": [[-1, 0], [1, 2]]}, "block_tables[0, 0] is -1"),
+    ({"contexts": [20]}, "argument context_lens has shape [1]; expected [2]"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), PAGED_CASES)
+def test_paged_attention(
+    library: Native, change: dict[str, Any], message: str, rng: np.random.Generator
+) -> None:
+    case = reference.paged_case(rng, [20, 3], [2, 1], heads=2, kv_heads=1, dim=4, block=16)
+    case = dataclasses.replace(case, **{k: np.array(v, np.int32) for k, v in change.items()})
+    query, keys, values = (tensor(v, "float32") for v in (case.query, case.keys, case.values))
+    tables = [Tensor(v, "int32") for v in (case.tables, case.contexts, case.queries)]
+    out = empty(case.query.shape, "float32")
+    before = out.array.copy()
+    with pytest.raises(NativeError, match=re.escape(message)):
+        library.call("paged_attention", query, keys, values, *tables, 2, 1, 0.5, out)
+    np.testing.assert_array_equal(out.array, before)
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "message"),
+    [(3, 2, "got 3 heads and 2 kv heads"), (4, 4, "key_cache has 1 kv heads; expected 4")],
+)
+def test_head_counts(
+    library: Native, heads: int, kv_heads: int, message: str, rng: np.random.Generator
+) -> None:
+    case = reference.paged_case(rng, [5], [1], heads=2, kv_heads=1, dim=4, block=16)
+    tensors = [tensor(v, "float32") for v in (case.query, case.keys, case.values)]
+    tables = [Tensor(v, "int32") for v in (case.tables, case.contexts, case.queries)]
+    with pytest.raises(NativeError, match=message):
+        library.call("paged_attention", *tensors, *tables, heads, kv_heads, 0.5, f32(1, 8))
+
+
+def test_attention_block_attributes(library: Native) -> None:
+    tensors = [f32(1)] * 11
+    floats, out = tensor([0.5, 1e-6], "float32"), f32(1)
+    for ints, message in (
+        (i32(1, 1, 4), "int_attributes [3] and float_attributes [2] must have at least 8 and 2"),
+        (i32(3, 2, 4, 4, 0, 0, 0, 0), "heads 3, kv_heads 2, head_dim 4, rotary_dim 4"),
+        (i32(2, 1, 4, 3, 0, 0, 0, 0), "rotary_dim 3"),
+        (i32(2, 1, 4, 4, 0, 0, 5, 0), "int_attributes[6] is 5; reserved values must be 0"),
+    ):
+        with pytest.raises(NativeError, match=re.escape(message)):
+            library.call("attention_block", [*tensors, ints, floats, out])
+
+
+def test_null_tensor(library: Native) -> None:
+    with pytest.raises(NativeError, match="a required tensor is a null pointer"):
+        library.call("silu", X, None)
+
+
+def test_message_is_printed_once(library: Native, capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(3):
+        with pytest.raises(NativeError):
+            library.call("swiglu", f32(2, 9), -1, f32(2, 4))
+    assert capfd.readouterr().err.count("swiglu: axis 1 of x [2, 9] is odd") == 1

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No read or write outside a buffer: every buffer ends right before a page without access."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+
+import numpy as np
+import pytest
+
+from ops.tests import reference
+from ops.tests.native import DENSE, Native, Tensor, empty, tensor
+
+PAGE = mmap.PAGESIZE
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+_libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+
+
+class Guards:
+    """Allocates arrays between two inaccessible pages; unmaps them at the end."""
+
+    def __init__(self) -> None:
+        self._maps: list[tuple[int, int]] = []
+
+    def place(self, source: Tensor, *, at_end: bool = True) -> Tensor:
+        """A copy that touches the page behind (at_end) or before it."""
+        size = source.array.nbytes
+        length = (size + PAGE - 1) // PAGE * PAGE + 2 * PAGE
+        protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        base = _libc.mmap(None, length, protection, flags, -1, 0)
+        self._maps.append((base, length))
+        assert _libc.mprotect(base, PAGE, 0) == 0
+        assert _libc.mprotect(base + length - PAGE, PAGE, 0) == 0
+        address = base + length - PAGE - size if at_end else base + PAGE
+        raw = (ctypes.c_uint8 * size).from_address(address)
+        array = np.frombuffer(raw, source.array.dtype).reshape(source.array.shape)
+        array[...] = source.array
+        return Tensor(array, source.dtype)
+
+    def close(self) -> None:
+        for base, length in self._maps:
+            _libc.munmap(base, length)
+
+
+@pytest.fixture
+def guards():  # noqa: ANN201
+    pages = Guards()
+    yield pages
+    pages.close()
+
+
+@pytest.mark.parametrize("dtype", DENSE)
+@pytest.mark.parametrize("at_end", [True, False])
+def test_matmul(
+    isa: Native, guards: Guards, dtype: str, at_end: bool, rng: np.random.Generator
+) -> None:
+    for rows, cols, inner in ((1, 3, 37), (5, 6, 1), (3, 5, 64), (7, 1, 65), (20, 17, 33)):
+        x = guards.place(tensor(rng.standard_normal((rows, inner)), dtype), at_end=at_end)
+        w = guards.place(tensor(rng.standard_normal((cols, inner)), dtype), at_end=at_end)
+        bias = guards.place(tensor(rng.standard_normal(cols), dtype), at_end=at_end)
+        y = guards.place(empty((rows, cols), dtype), at_end=at_end)
+        isa.call("linear", x, 1, [w], [bias], y)
+        isa.call("gate_up_swiglu", x, w, w, y)
+
+
+@pytest.mark.parametrize("dtype", DENSE)
+@pytest.mark.parametrize("at_end", [True, False])
+def test_rowwise(
+    isa: Native, guards: Guards, dtype: str, at_end: bool, rng: np.random.Generator
+) -> None:
+    for cols in (2, 6, 14, 34, 66):
+        x, y, total = (
+            guards.place(tensor(rng.standard_normal((3, cols)), dtype), at_end=at_end)
+            for _ in range(3)
+        )
+        gamma = guards.place(tensor(rng.standard_normal(cols), dtype), at_end=at_end)
+        half = guards.place(empty((3, cols // 2), dtype), at_end=at_end)
+        cos = guards.place(tensor(rng.standard_normal((3, cols)), "float32"), at_end=at_end)
+        isa.call("rms_norm", x, gamma, 1e-6, y, None)
+        isa.call("add_rms_norm", x, y, gamma, 1e-6, y, None, total)
+        isa.call("swiglu", x, -1, half)
+        isa.call("silu", x, y)
+        for interleaved in (False, True):
+            isa.call("rotary", x, cos, cos, cols, interleaved, y)
+
+
+@pytest.mark.parametrize("dtype", DENSE)
+@pytest.mark.parametrize("at_end", [True, False])
+def test_attention(
+    isa: Native, guards: Guards, dtype: str, at_end: bool, rng: np.random.Generator
+) -> None:
+    for dim in (3, 8, 20, 33):
+        case = reference.paged_case(rng, [33, 66], [9, 1], heads=4, kv_heads=2, dim=dim, block=16)
+        # The last block of the caches is in use, up to its last slot.
+        case.tables[0, 1] = case.keys.shape[0] - 1
+        case.tables[1, 0] = 0
+        query, keys, values = (
+            guards.place(tensor(v, dtype), at_end=at_end)
+            for v in (case.query, case.keys, case.values)
+        )
+        tables, contexts, queries = (
+            guards.place(Tensor(v, "int32"), at_end=at_end)
+            for v in (case.tables, case.contexts, case.queries)
+        )
+        out = guards.place(empty(case.query.shape, dtype), at_end=at_end)
+        isa.call("paged_attention", query, keys, values, tables, contexts, queries, 4, 2, 0.3, out)

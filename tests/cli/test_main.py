@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: own commands, vLLM's commands, help, and the flags the documents use."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vllm_mindspore import __version__
+from vllm_mindspore.cli import main
+
+RunPython = Callable[..., subprocess.CompletedProcess[str]]
+
+SCRIPT = Path(sys.executable).with_name("vllm-mindspore")
+DOCUMENTED_FLAGS = (
+    "--trust_remote_code --tensor_parallel_size=2 --max-num-seqs=256 --block-size=128 "
+    "--gpu-memory-utilization=0.8 --max-num-batched-tokens=16384 --max-model-len=32768 "
+    "--quantization golden-stick --load-format sparse_quant"
+)
+
+
+def test_help_lists_own_commands_and_those_of_vllm() -> None:
+    result = subprocess.run(
+        [SCRIPT, "--help"], capture_output=True, text=True, timeout=240, check=True
+    )
+    for name in (*main.COMMANDS, "serve", "chat", "complete", "bench"):
+        assert f" {name} " in result.stdout.replace(",", " ").replace("{", " ").replace("}", " ")
+    assert "usage: vllm-mindspore" in result.stdout
+
+
+def test_version_names_both(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main.main(["--version"])
+    assert stopped.value.code == 0
+    assert capfd.readouterr().out.split() == [
+        "vllm-mindspore",
+        f"{__version__},",
+        "vllm",
+        "0.32.0",
+    ]
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_own_commands_follow_the_protocol(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = main._load(name)
+    assert name == command.NAME
+    assert command.HELP
+    with pytest.raises(SystemExit) as stopped:
+        main.main([name, "--help"])
+    assert stopped.value.code == 0
+    assert f"usage: vllm-mindspore {name}" in capsys.readouterr().out
+
+
+def test_exit_code_is_that_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = argparse.Namespace(
+        NAME="demo", HELP="", add_arguments=lambda parser: None, run=lambda args: 7
+    )
+    monkeypatch.setattr(main, "_load", lambda name: command)
+    assert main.main(["demo"]) == 7
+
+
+def test_flags_of_the_documents_parse() -> None:
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = make_arg_parser(FlexibleArgumentParser())
+    args = parser.parse_args(["--model", "folder", *DOCUMENTED_FLAGS.split()])
+    assert (args.trust_remote_code, args.tensor_parallel_size, args.block_size) == (True, 2, 128)
+    assert (args.max_num_batched_tokens, args.max_model_len) == (16384, 32768)
+
+
+def test_refusal_reaches_the_user_of_serve(tiny_model: Path) -> None:
+    result = subprocess.run(
+        [SCRIPT, "serve", str(tiny_model), *DOCUMENTED_FLAGS.split()],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert "quantization='golden-stick' is not supported by vllm-mindspore" in result.stderr
+    assert "Serve the original bf16" in result.stderr
+
+
+@pytest.mark.parametrize("script", ["vllm", "vllm-mindspore"])
+def test_wrong_variable_reaches_the_user_of_serve(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    monkeypatch.setenv("VLLM_MS_MODEL_BACKEND", "MindFormers")
+    result = subprocess.run(
+        [SCRIPT.with_name(script), "serve", str(tiny_model)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert "VLLM_MS_MODEL_BACKEND='MindFormers'" in result.stderr.splitlines()[-1]
+
+
+def test_spawned_children_of_the_script_are_activated(run_python: RunPython) -> None:
+    code = f"""
+import runpy
+names = runpy.run_path({str(SCRIPT)!r}, run_name="__mp_main__")
+import sys
+assert "vllm_mindspore.plugin" in sys.modules and "main" in names
+"""
+    run_python(code)

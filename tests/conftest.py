@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every test gets: no network, fixed seeds, the tiny model, child Python processes."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# Read when transformers and vLLM are imported, so set before any test module is.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["VLLM_NO_USAGE_STATS"] = "1"
+
+# For child processes: without what activation and other tests set later.
+ENVIRONMENT = dict(os.environ)
+ROOT = Path(__file__).resolve().parents[1]
+RunPython = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--tiny-model`: another folder in place of the bundled model."""
+    parser.addoption(
+        "--tiny-model",
+        default=str(ROOT / "examples" / "tiny_model" / "model"),
+        help="model folder for the tests (default: the bundled tiny model)",
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_model(pytestconfig: pytest.Config) -> Path:
+    """Folder of the tiny model."""
+    folder = Path(pytestconfig.getoption("--tiny-model"))
+    assert (folder / "config.json").is_file(), f"no model in {folder}"
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    """The same random numbers in every test, whatever ran before."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture
+def run_python(tmp_path: Path) -> RunPython:
+    """Runs Python code (or a script file) in a fresh process, in an empty folder.
+
+    Keyword arguments: `env` is added to the session's environment (None removes a name), `flags`
+    go to the interpreter, `timeout` is in seconds, `check` (default True) asserts exit code 0.
+    """
+
+    def run(
+        code: str | Path,
+        *,
+        env: Mapping[str, str | None] | None = None,
+        flags: Sequence[str] = (),
+        timeout: float = 240,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        target = [str(code)] if isinstance(code, Path) else ["-c", code]
+        merged = {**ENVIRONMENT, **(env or {})}
+        result = subprocess.run(
+            [sys.executable, *flags, *target],
+            env={name: value for name, value in merged.items() if value is not None},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check:
+            assert result.returncode == 0, result.stdout + result.stderr
+        return result
+
+    return run

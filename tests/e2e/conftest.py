@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Engines and references, made once per checkpoint and dtype and shared by the session."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from vllm import LLM
+
+from tests.e2e.checkpoints import SPECS, write_checkpoint
+from tests.e2e.reference import Reference
+
+Checkpoint = Callable[[str, torch.dtype], Path]
+Engine = Callable[..., LLM]
+
+_ENGINE_DEFAULTS: dict[str, Any] = {
+    "skip_tokenizer_init": True,
+    "max_model_len": 512,
+    "max_num_seqs": 16,
+    "max_num_batched_tokens": 512,
+    "seed": 0,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _engine_in_this_process() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        yield
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """Folder of a random checkpoint, written on first use."""
+    folders: dict[tuple[str, torch.dtype], Path] = {}
+
+    def get(name: str, dtype: torch.dtype) -> Path:
+        key = (name, dtype)
+        if key not in folders:
+            folder = tmp_path_factory.mktemp(f"{name}-{dtype}".replace("torch.", ""))
+            folders[key] = write_checkpoint(SPECS[name], folder, dtype)
+        return folders[key]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """An LLM over a folder, kept for the session; equal arguments give the same one."""
+    engines: dict[str, LLM] = {}
+
+    def get(folder: Path, **options: Any) -> LLM:
+        key = f"{folder} {sorted(options.items())}"
+        if key not in engines:
+            engines[key] = LLM(str(folder), **(_ENGINE_DEFAULTS | options))
+        return engines[key]
+
+    yield get
+    engines.clear()
+    gc.collect()
+
+
+@pytest.fixture(scope="session")
+def reference() -> Callable[[Path], Reference]:
+    """The transformers model of a folder, computed in fp32."""
+    references: dict[Path, Reference] = {}
+
+    def get(folder: Path) -> Reference:
+        if folder not in references:
+            references[folder] = Reference(folder, torch.float32)
+        return references[folder]
+
+    return get

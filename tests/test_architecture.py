@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules of the code base that a parser can check."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "vllm_mindspore"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+PROJECT_FOLDERS = (
+    *("vllm_mindspore", "ops", "tests", "docs", "benchmarks", "examples", "requirements", ".ci"),
+)
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+MAX_INIT_LINES = 40
+
+# Import arrows: a part may import those before it, never those after it. Modules of one part may
+# import each other. Parts that are not listed (envs, the front end) may be imported by all.
+LAYERS = (
+    "device",
+    "quantization",
+    "model_executor.model_loader",
+    "model_executor.layers",
+    "model_executor.models",
+    "model_executor.backends",
+    "worker",
+    "evaluation",
+    "cli",
+)
+# Front end: never imports MindSpore, so neither these modules nor what they import may.
+FRONT_END = (
+    *("__init__", "plugin", "platform", "envs", "patches", "process_start", "config_checks"),
+    *("registered_model", "cli", "quantization.unsupported", "model_executor.models.registry"),
+)
+# By which the models are named to vLLM; free of MindSpore, so the front end may read it.
+SHARED_DATA = ("model_executor.models.registry",)
+
+
+def module_name(source: Path) -> str:
+    parts = source.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def tree_of(source: Path) -> ast.Module:
+    return ast.parse(source.read_text(encoding="utf-8"))
+
+
+def imports_of(source: Path) -> Iterator[str]:
+    """Every imported module, those inside functions too; `from a import b` also as a.b."""
+    for node in ast.walk(tree_of(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer_of(name: str) -> int | None:
+    found = [i for i, layer in enumerate(LAYERS) if name == layer or name.startswith(layer + ".")]
+    return found[-1] if found else None
+
+
+def imports_package(source: Path, package: str) -> bool:
+    return any(name.split(".")[0] == package for name in imports_of(source))
+
+
+def imports_at_run_time(source: Path, package: str) -> bool:
+    """Like imports_package, but not counting `if TYPE_CHECKING:`."""
+    tree = tree_of(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    names = [alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names]
+    names += [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    return any(name.split(".")[0] == package for name in names)
+
+
+each_source = pytest.mark.parametrize("source", SOURCES, ids=module_name)
+
+
+@each_source
+def test_imports_run_one_way(source: Path) -> None:
+    own = layer_of(module_name(source))
+    if own is None:
+        return
+    for imported in imports_of(source):
+        name = imported.removeprefix("vllm_mindspore.")
+        if name == imported or name.startswith(SHARED_DATA):
+            continue
+        layer = layer_of(name)
+        assert layer is None or layer <= own, f"{module_name(source)} imports {imported}"
+
+
+@each_source
+def test_front_end_does_not_import_mindspore(source: Path) -> None:
+    if module_name(source).startswith(FRONT_END):
+        assert not imports_package(source, "mindspore")
+
+
+@each_source
+def test_only_plugin_registers(source: Path) -> None:
+    if module_name(source) == "plugin":
+        return
+    for node in ast.walk(tree_of(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vllm":
+            registering = [a.name for a in node.names if a.name.startswith("register_")]
+            assert not registering, f"only plugin.py calls {registering}"
+            assert "ModelRegistry" not in [alias.name for alias in node.names]
+
+
+@each_source
+def test_only_envs_reads_the_environment(source: Path) -> None:
+    if module_name(source) == "envs":
+        return
+    for node in ast.walk(tree_of(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            reads = node.value.id == "os" and node.attr in ("environ", "getenv", "putenv")
+            assert not reads, f"line {node.lineno}"
+
+
+@each_source
+def test_only_patches_assigns_to_other_packages(source: Path) -> None:
+    """No `other.name = ...` where `other` is an imported module of another package."""
+    if module_name(source) == "patches":
+        return
+    foreign = set()
+    for node in ast.walk(tree_of(source)):
+        if isinstance(node, ast.Import):
+            names = {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+            foreign |= names - sys.stdlib_module_names
+    for node in ast.walk(tree_of(source)):
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        for target in targets:
+            while isinstance(target, ast.Attribute):
+                target = target.value
+                assert not (isinstance(target, ast.Name) and target.id in foreign), (
+                    f"line {node.lineno}"
+                )
+
+
+@each_source
+def test_only_bridge_imports_torch_and_mindspore(source: Path) -> None:
+    if module_name(source) != "bridge":
+        both = all(imports_at_run_time(source, package) for package in ("torch", "mindspore"))
+        assert not both, "torch and MindSpore meet in bridge.py only"
+
+
+@each_source
+def test_sizes(source: Path) -> None:
+    lines = source.read_text(encoding="utf-8").count("\n")
+    assert lines <= (MAX_INIT_LINES if source.name == "__init__.py" else MAX_FILE_LINES)
+    for node in ast.walk(tree_of(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= MAX_FUNCTION_LINES, f"{node.name} has {length} lines"
+
+
+@each_source
+def test_module_says_what_it_owns(source: Path) -> None:
+    assert ast.get_docstring(tree_of(source)), "a module docstring is missing"
+
+
+def project_files(*endings: str) -> Iterator[Path]:
+    """Files of the project with one of the endings, nothing that was built or downloaded."""
+    for top in ROOT.iterdir():
+        inside = top.rglob("*") if top.name in PROJECT_FOLDERS else [top]
+        yield from (file for file in inside if file.is_file() and file.name.endswith(endings))
+
+
+def test_every_source_file_has_its_licence_line() -> None:
+    endings = (".py", ".cpp", ".h", ".inl", "CMakeLists.txt", ".cmake", "Makefile")
+    without = [
+        str(source.relative_to(ROOT))
+        for source in project_files(*endings)
+        if "SPDX-License-Identifier: Apache-2.0" not in source.read_text(encoding="utf-8")[:200]
+    ]
+    assert not without
+
+
+def test_no_path_of_a_machine_is_written_down() -> None:
+    machine_path = re.compile(r"(?<![\w.])/(?:root|home/\w+|work|mnt|Users)/\w")
+    endings = (".py", ".cpp", ".h", ".inl", ".md", ".toml", ".txt", ".json", ".cmake", "Makefile")
+    found = [
+        f"{source.relative_to(ROOT)}:{number}"
+        for source in project_files(*endings)
+        for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), start=1)
+        if machine_path.search(line)
+    ]
+    assert not found
+
+
+def test_tests_mirror_the_package() -> None:
+    """A test module below tests/<part>/ names a module of that part (end-to-end tests excepted)."""
+    stray = []
+    for test in (ROOT / "tests").rglob("test_*.py"):
+        folder = test.relative_to(ROOT / "tests").parent
+        if folder == Path(".") or folder.parts[0] in ("e2e", "fixtures", "examples"):
+            continue
+        if not (PACKAGE / folder).is_dir():
+            stray.append(str(test.relative_to(ROOT)))
+    assert not stray

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cache sizes are arithmetic that a reader can check; buffers are what the graph expects."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vllm_mindspore.model_executor.backends.base import CacheShape
+from vllm_mindspore.worker.kv_cache import KVCache, MemoryBudget, cache_cap
+
+GIB = 1 << 30
+
+
+def _budget(**changes: float) -> MemoryBudget:
+    values = {
+        "available": 20 * GIB,
+        "utilization": 0.5,
+        "num_ranks": 2,
+        "weights": GIB,
+        "activations": GIB,
+        "cap": 100 * GIB,
+    }
+    return MemoryBudget(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_share_of_a_rank_minus_weights_and_activations() -> None:
+    assert _budget().cache_bytes() == 3 * GIB
+
+
+def test_cap_limits_the_result() -> None:
+    assert _budget(cap=2 * GIB).cache_bytes() == 2 * GIB
+
+
+def test_nothing_left_names_the_sums() -> None:
+    with pytest.raises(ValueError, match=r"5\.00 GiB, weights 4\.50 GiB, activations 1\.00 GiB"):
+        _budget(weights=int(4.5 * GIB)).cache_bytes()
+
+
+def test_cap_always_fits_one_longest_request() -> None:
+    assert cache_cap(4 * GIB, page_bytes=1024, block_size=16, max_model_len=4096) == 4 * GIB
+    page = 16 * 147456
+    needed = (32768 // 16 + 1) * page
+    assert cache_cap(4 * GIB, page_bytes=page, block_size=16, max_model_len=32768) == needed
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_buffers_are_zeroed_aligned_and_shared_with_mindspore(dtype: torch.dtype) -> None:
+    shapes = [CacheShape(f"layer.{index}", num_kv_heads=2, head_dim=24) for index in range(3)]
+    cache = KVCache(shapes, num_blocks=5, block_size=16, dtype=dtype)
+    assert cache.num_bytes == 3 * 2 * 5 * 16 * 2 * 24 * dtype.itemsize
+    keys, values = cache.tensors()
+    assert [tuple(tensor.shape) for tensor in keys + values] == [(5, 16, 2, 24)] * 6
+    assert all(tensor.data_ptr() % 4096 == 0 for tensor in keys + values)
+    assert len({tensor.data_ptr() for tensor in keys + values}) == 6
+
+
+def test_copy_blocks_copies_every_layer() -> None:
+    shapes = [CacheShape("layer.0", num_kv_heads=1, head_dim=8)]
+    cache = KVCache(shapes, num_blocks=4, block_size=16, dtype=torch.float32)
+    for buffer in [*cache._keys, *cache._values]:
+        buffer[1] = 7.0
+    cache.copy_blocks([(1, 3)])
+    for buffer in [*cache._keys, *cache._values]:
+        assert (buffer[3] == 7.0).all()
+        assert (buffer[2] == 0.0).all()

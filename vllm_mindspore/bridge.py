@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one place where torch, numpy and MindSpore tensors meet.
+
+Everything here shares memory unless its docstring says that it copies.
+"""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+import torch
+from mindspore import Parameter, Tensor
+from mindspore.utils import dlpack
+
+_MINDSPORE_DTYPES: dict[torch.dtype, ms.Type] = {
+    torch.bfloat16: ms.bfloat16,
+    torch.float16: ms.float16,
+    torch.float32: ms.float32,
+    torch.int8: ms.int8,
+    torch.int32: ms.int32,
+    torch.int64: ms.int64,
+}
+_TORCH_DTYPES = {mindspore: torch_ for torch_, mindspore in _MINDSPORE_DTYPES.items()}
+
+
+def to_mindspore_dtype(dtype: torch.dtype) -> ms.Type:
+    """The MindSpore dtype with the same bits; ValueError for one that has none here."""
+    if dtype not in _MINDSPORE_DTYPES:
+        supported = ", ".join(str(d) for d in _MINDSPORE_DTYPES)
+        raise ValueError(f"dtype {dtype} has no MindSpore counterpart; supported: {supported}")
+    return _MINDSPORE_DTYPES[dtype]
+
+
+def to_torch_dtype(dtype: ms.Type) -> torch.dtype:
+    """The inverse of `to_mindspore_dtype`."""
+    return _TORCH_DTYPES[dtype]
+
+
+def from_torch(tensor: torch.Tensor) -> Tensor:
+    """A MindSpore tensor over the same memory; keeps the torch storage alive."""
+    return dlpack.from_dlpack(tensor.contiguous().__dlpack__())
+
+
+def to_torch(tensor: Tensor) -> torch.Tensor:
+    """A torch tensor over the same memory; waits until the tensor is computed."""
+    shared: torch.Tensor = torch.utils.dlpack.from_dlpack(dlpack.to_dlpack(tensor))
+    return shared
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """A MindSpore tensor over the same memory. A graph call may read it until its output is
+    used, so the caller hands over arrays that nobody writes to in between."""
+    return Tensor.from_numpy(array)
+
+
+def parameter(name: str, tensor: torch.Tensor) -> Parameter:
+    """A frozen, named Parameter over the memory of a contiguous torch tensor."""
+    # Parameter() copies unless its argument is a temporary passed by position.
+    frozen = Parameter(from_torch(tensor))
+    frozen.name = name
+    frozen.requires_grad = False
+    return frozen

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entry of `vllm-mindspore`: our own commands here, every other one is vLLM's, with us active.
+
+An own command is a module of this package with NAME, HELP, add_arguments(parser) and run(args).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Protocol, cast
+
+import vllm_mindspore  # at the top: spawned children import this module again and must be activated
+
+COMMANDS = {
+    "demo": "vllm_mindspore.cli.demo",
+    "doctor": "vllm_mindspore.cli.doctor",
+    "eval": "vllm_mindspore.cli.eval",
+}
+
+
+class Command(Protocol):
+    """What an own command's module provides."""
+
+    NAME: str
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the options."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; returns the exit code."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command named by the first argument; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in COMMANDS:
+        return _run_own(_load(arguments[0]), arguments[1:])
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_own_help(), flush=True)
+    if arguments and arguments[0] in ("-v", "--version"):
+        print(f"vllm-mindspore {vllm_mindspore.__version__}, vllm ", end="", flush=True)
+    return _run_vllm(arguments)
+
+
+def _load(name: str) -> Command:
+    return cast(Command, import_module(COMMANDS[name]))
+
+
+def _run_own(command: Command, arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"vllm-mindspore {command.NAME}", description=command.HELP
+    )
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(arguments))
+
+
+def _own_help() -> str:
+    lines = ["vllm-mindspore: the vLLM command line on MindSpore. Commands of its own:"]
+    lines += [f"    {name:<10}{_load(name).HELP}" for name in COMMANDS]
+    return "\n".join([*lines, "", "All other commands are those of vLLM:", ""])
+
+
+def _run_vllm(arguments: list[str]) -> int:
+    sys.argv = ["vllm-mindspore", *arguments]  # vLLM reads it, and shows it in its usage lines
+    from vllm.entrypoints.cli.main import main as vllm_main
+
+    vllm_main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this release refuses, at start-up and per request: one small function per feature.
+
+Every message names what was asked, why it is refused and what to do instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from vllm.logger import init_logger
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.inputs import EngineInput
+    from vllm.pooling_params import PoolingParams
+    from vllm.sampling_params import SamplingParams
+
+logger = init_logger(f"vllm.{__name__}")  # vLLM shows loggers below its own
+
+BLOCK_SIZES = (16, 32, 64, 128)
+LOAD_FORMATS = ("auto", "hf", "safetensors", "dummy")
+MODEL_IMPLEMENTATIONS = ("auto", "vllm")
+EXECUTORS = (None, "uni", "mp")
+# Written next to quantized weights by the Ascend quantization tools.
+_QUANTIZATION_DESCRIPTIONS = "*quant*description*.json"
+
+Check = Callable[["VllmConfig"], None]
+
+
+def check(vllm_config: VllmConfig) -> None:
+    """Run every check.
+
+    Raises:
+        ValueError: the configuration asks for something this release does not have.
+    """
+    for run_check in CHECKS:
+        run_check(vllm_config)
+
+
+def check_request(processed_inputs: EngineInput, params: SamplingParams | PoolingParams) -> None:
+    """Refuse a single request.
+
+    Raises:
+        ValueError: the request pools, or its prompt is not plain tokens.
+    """
+    # Imported here: vLLM resolves its platform, and with it this module, before it can import this.
+    from vllm.pooling_params import PoolingParams
+
+    if isinstance(params, PoolingParams):
+        _refuse("A pooling request", "models generate text only", "Send a completion or chat.")
+    kind = processed_inputs["type"]
+    if kind != "token":
+        _refuse(f"A prompt of type {kind!r}", "prompts are token ids", "Send text or token ids.")
+
+
+def refuse_quantization(method: str) -> NoReturn:
+    """Raise ValueError for a quantization method; none is supported by this release."""
+    _refuse(
+        f"quantization={method!r}",
+        "quantized checkpoints are not part of this release",
+        "Serve the original bf16, fp16 or fp32 checkpoint.",
+    )
+
+
+def _refuse(asked: str, reason: str, advice: str) -> NoReturn:
+    raise ValueError(f"{asked} is not supported by vllm-mindspore: {reason}. {advice}")
+
+
+def _one_worker(vllm_config: VllmConfig) -> None:
+    for name in (
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "data_parallel_size",
+        "prefill_context_parallel_size",
+    ):
+        size = getattr(vllm_config.parallel_config, name)
+        if size > 1:
+            _refuse(f"{name}={size}", "this release runs one worker per server", "Leave it at 1.")
+
+
+def _executor(vllm_config: VllmConfig) -> None:
+    backend = vllm_config.parallel_config.distributed_executor_backend
+    if backend not in EXECUTORS:
+        _refuse(
+            f"distributed_executor_backend={backend!r}",
+            "this release runs one worker on this machine",
+            "Drop the option, or use 'uni' or 'mp'.",
+        )
+
+
+def _lora(vllm_config: VllmConfig) -> None:
+    if vllm_config.lora_config is not None:
+        _refuse("LoRA", "adapters are not applied", "Drop --enable-lora; merge the adapter first.")
+
+
+def _speculative_decoding(vllm_config: VllmConfig) -> None:
+    if vllm_config.speculative_config is not None:
+        _refuse("Speculative decoding", "no proposer runs", "Drop --speculative-config.")
+
+
+def _pooling(vllm_config: VllmConfig) -> None:
+    if vllm_config.model_config.runner_type != "generate":
+        _refuse(
+            f"runner={vllm_config.model_config.runner_type!r}",
+            "models generate text only",
+            "Use --runner generate (the default for generative models).",
+        )
+
+
+def _transfer(vllm_config: VllmConfig) -> None:
+    if vllm_config.kv_transfer_config is not None:
+        _refuse(
+            "A KV connector",
+            "the key-value cache stays in its worker",
+            "Drop --kv-transfer-config and --kv-offloading-size.",
+        )
+    if vllm_config.ec_transfer_config is not None:
+        _refuse(
+            "An encoder-cache connector", "models have no encoder", "Drop --ec-transfer-config."
+        )
+    if vllm_config.weight_transfer_config is not None:
+        _refuse("Weight transfer", "weights are read once", "Drop --weight-transfer-config.")
+
+
+def _kv_offloading(vllm_config: VllmConfig) -> None:
+    if vllm_config.cache_config.kv_offloading_size is not None:
+        _refuse(
+            "KV cache offloading",
+            "the cache already lives in main memory",
+            "Drop --kv-offloading-size; raise --kv-cache-memory-bytes instead.",
+        )
+
+
+def _weight_offloading(vllm_config: VllmConfig) -> None:
+    offload = vllm_config.offload_config
+    if offload.uva.cpu_offload_gb > 0 or offload.prefetch.offload_group_size > 0:
+        _refuse(
+            "Weight offloading",
+            "weights already live in main memory, mapped from their files",
+            "Drop --cpu-offload-gb and --offload-group-size.",
+        )
+
+
+def _quantized_folder(vllm_config: VllmConfig) -> None:
+    folder = Path(vllm_config.model_config.model)
+    descriptions = sorted(folder.glob(_QUANTIZATION_DESCRIPTIONS)) if folder.is_dir() else []
+    if descriptions:
+        _refuse(
+            f"{descriptions[0]}, which marks a quantized checkpoint,",
+            "quantized checkpoints are not part of this release",
+            "Serve the original bf16, fp16 or fp32 checkpoint.",
+        )
+
+
+def _load_format(vllm_config: VllmConfig) -> None:
+    load_format = vllm_config.load_config.load_format
+    if load_format not in LOAD_FORMATS:
+        _refuse(
+            f"load_format={load_format!r}",
+            "weights are read from safetensors files",
+            f"Use one of {', '.join(LOAD_FORMATS)}.",
+        )
+
+
+def _kv_cache_dtype(vllm_config: VllmConfig) -> None:
+    asked = vllm_config.cache_config.cache_dtype
+    model_dtype = str(vllm_config.model_config.dtype).removeprefix("torch.")
+    if asked not in ("auto", model_dtype):
+        _refuse(
+            f"kv_cache_dtype={asked!r}",
+            f"the cache has the dtype of the model ({model_dtype})",
+            "Use --kv-cache-dtype auto.",
+        )
+
+
+def _block_size(vllm_config: VllmConfig) -> None:
+    size = vllm_config.cache_config.block_size
+    if size not in BLOCK_SIZES:
+        _refuse(
+            f"block_size={size}",
+            "the attention kernels know other sizes",
+            f"Use one of {', '.join(map(str, BLOCK_SIZES))}.",
+        )
+
+
+def _sliding_window(vllm_config: VllmConfig) -> None:
+    window = vllm_config.model_config.get_sliding_window()
+    if window is not None:
+        _refuse(
+            f"Sliding-window attention (window {window} in config.json)",
+            "attention sees the whole context",
+            "Pass --disable-sliding-window, which limits the context to the window.",
+        )
+
+
+def _prompt_embeds(vllm_config: VllmConfig) -> None:
+    if vllm_config.model_config.enable_prompt_embeds:
+        _refuse("Prompt embedding", "prompts are token ids", "Drop --enable-prompt-embeds.")
+
+
+def _model_implementation(vllm_config: VllmConfig) -> None:
+    asked = vllm_config.model_config.model_impl
+    if asked not in MODEL_IMPLEMENTATIONS:
+        _refuse(
+            f"model_impl={asked!r}",
+            "models are the MindSpore graphs of this package",
+            "Use --model-impl auto.",
+        )
+
+
+def _model_runner_protocol(vllm_config: VllmConfig) -> None:
+    if vllm_config.use_v2_model_runner:
+        _refuse(
+            "The second model runner protocol of vLLM",
+            "the worker speaks the first",
+            "Set VLLM_USE_V2_MODEL_RUNNER=0 and drop --watermark-config.",
+        )
+
+
+def _eager(vllm_config: VllmConfig) -> None:
+    if vllm_config.model_config.enforce_eager:
+        logger.info("enforce_eager has no effect: MindSpore runs one compiled graph.")
+
+
+CHECKS: tuple[Check, ...] = (
+    _one_worker,
+    _executor,
+    _lora,
+    _speculative_decoding,
+    _pooling,
+    _kv_offloading,
+    _transfer,
+    _weight_offloading,
+    _quantized_folder,
+    _load_format,
+    _kv_cache_dtype,
+    _block_size,
+    _sliding_window,
+    _prompt_embeds,
+    _model_implementation,
+    _model_runner_protocol,
+    _eager,
+)

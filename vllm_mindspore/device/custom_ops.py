@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MindSpore operators for the kernels of our library that no builtin primitive names."""
+
+from __future__ import annotations
+
+from mindspore import ops
+from mindspore.ops import CustomRegOp, DataType
+
+from vllm_mindspore.device.kernel_library import library_path
+
+
+def custom_op(name: str, num_inputs: int) -> ops.Custom:
+    """The operator that runs C function `name` on `num_inputs` tensors and gives one output.
+
+    Output shape and dtype come from the function's C++ inference in the same library, so the
+    operator works in graphs with dynamic shapes. Inputs may be written in place.
+    """
+    register = CustomRegOp(name)
+    for index in range(num_inputs):
+        register = register.input(index, f"x{index}", "required")
+    formats = [DataType.None_None] * (num_inputs + 1)
+    info = register.output(0, "y", "required").dtype_format(*formats).target("CPU").get_op_info()
+    return ops.Custom(f"{library_path()}:{name}", None, None, func_type="aot", reg_info=info)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts MindSpore in a worker process. Nothing here may run in a front-end process: a fork
+after the first MindSpore operator hangs the child."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from functools import cache
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+from vllm.logger import init_logger
+
+from vllm_mindspore import envs
+from vllm_mindspore.device.kernel_library import KernelLibrary, kernel_library, library_path
+
+logger = init_logger("vllm.vllm_mindspore.device")
+
+
+def start_runtime(num_threads: int) -> KernelLibrary:
+    """Points MindSpore at our kernels, sets its threads and runs its first operator.
+
+    `num_threads` is what our kernels use; MindSpore itself dispatches from one thread, since
+    more of them spin against the kernels. Raises RuntimeError when the library is unusable.
+    """
+    envs.set_op_plugin(library_path())
+    library = kernel_library()
+    library.set_num_threads(num_threads)
+    _configure_mindspore()
+    logger.info(
+        "MindSpore %s on CPU: kernels %s, %d threads",
+        ms.__version__,
+        library.isa_name(),
+        num_threads,
+    )
+    return library
+
+
+@cache
+def _configure_mindspore() -> None:
+    """Once per process: MindSpore refuses to set its dispatch threads again."""
+    ms.set_device("CPU")
+    ms.runtime.dispatch_threads_num(1)
+    ms.set_context(mode=ms.GRAPH_MODE, jit_level="O0")
+    _prime_numpy_interface()
+
+
+def _prime_numpy_interface() -> None:
+    """The MindSpore wheel is built against numpy 1: under numpy 2 its first use of a Python
+    scalar prints a long notice and raises SystemError, once per process. Take it here."""
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(SystemError):
+        Tensor(np.ones(1, np.float32)) + 1

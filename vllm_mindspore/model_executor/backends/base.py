@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The protocol between the worker and whatever runs the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from mindspore import Tensor
+
+
+@dataclass(frozen=True)
+class CacheShape:
+    """The key (or value) cache of one layer, without its number of blocks."""
+
+    layer: str
+    num_kv_heads: int
+    head_dim: int
+
+
+class GraphInputs(Protocol):
+    """One step's arrays, in the order in which the graph takes them."""
+
+    def arrays(self) -> list[np.ndarray]:
+        """int32: token ids, positions, slot mapping, block tables, context and query lengths."""
+
+
+class Backend(Protocol):
+    """Runs one model on this rank."""
+
+    weight_bytes: int
+    """Memory the weights refer to."""
+
+    def load(self) -> None:
+        """Builds the model with its weights. ValueError for what does not fit or is unknown."""
+
+    def cache_shapes(self) -> list[CacheShape]:
+        """One entry per attention layer, in the order in which `bind_caches` takes them."""
+
+    def bind_caches(self, key_caches: Sequence[Tensor], value_caches: Sequence[Tensor]) -> None:
+        """Sets the caches [blocks, block_size, kv_heads, head_dim] that `forward` writes."""
+
+    def forward(self, inputs: GraphInputs) -> Tensor:
+        """Runs one step; the hidden states [T, hidden], possibly still being computed."""
+
+    def logits(self, hidden: Tensor, rows: np.ndarray) -> torch.Tensor:
+        """fp32 [R, vocab] of the hidden states' `rows` (int32 [R]), computed."""

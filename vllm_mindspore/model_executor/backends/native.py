@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs our own models as dynamic-shape MindSpore graphs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import torch
+from mindspore import Tensor
+from vllm.config import VllmConfig
+from vllm.logger import init_logger
+
+from vllm_mindspore import bridge, envs
+from vllm_mindspore.device.kernel_library import kernel_library
+from vllm_mindspore.model_executor.backends.base import CacheShape, GraphInputs
+from vllm_mindspore.model_executor.layers.build import LayerBuilder
+from vllm_mindspore.model_executor.model_loader.folder import checkpoint_folder
+from vllm_mindspore.model_executor.model_loader.safetensors import SafetensorsSource
+from vllm_mindspore.model_executor.model_loader.source import DummySource, ParameterSource
+from vllm_mindspore.model_executor.models import registry
+
+logger = init_logger("vllm.vllm_mindspore.backend")
+
+
+class NativeBackend:
+    """The `Native` model backend."""
+
+    def __init__(self, vllm_config: VllmConfig) -> None:
+        self._model_config = vllm_config.model_config
+        self._load_config = vllm_config.load_config
+        self._block_size = vllm_config.cache_config.block_size
+        self._caches: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self.weight_bytes = 0
+
+    def load(self) -> None:
+        """Builds the model. All problems of the checkpoint are one ValueError."""
+        model_class = registry.resolve(self._model_config.architectures)
+        source = self._source(model_class.unused_tensors)
+        fused = self._fused(source.dtype)
+        builder = LayerBuilder(source=source, fused=fused)
+        model = model_class(builder, self._model_config.hf_config, self._model_config.max_model_len)
+        source.finish()
+        self.weight_bytes = source.num_bytes
+        self._config = model.config
+        self._decoder, self._logits = model.decoder, model.logits
+        self._declare_shapes(bridge.to_mindspore_dtype(source.dtype))
+        logger.info(
+            "%s: %d layers, %.2f GB of %s weights, %s kernels",
+            self._model_config.architectures[0],
+            model.config.num_layers,
+            self.weight_bytes / 1e9,
+            source.dtype,
+            "fused" if fused else "primitive chain",
+        )
+
+    def cache_shapes(self) -> list[CacheShape]:
+        """One entry per decoder layer."""
+        attention = self._config.attention
+        return [
+            CacheShape(
+                f"model.layers.{index}.self_attn", attention.num_kv_heads, attention.head_dim
+            )
+            for index in range(self._config.num_layers)
+        ]
+
+    def bind_caches(self, key_caches: Sequence[Tensor], value_caches: Sequence[Tensor]) -> None:
+        """Sets the caches of all layers."""
+        self._caches = (ms.mutable(list(key_caches)), ms.mutable(list(value_caches)))
+
+    def forward(self, inputs: GraphInputs) -> Tensor:
+        """One graph call for prefill, chunked prefill, decode and any mix of them."""
+        arrays = [bridge.from_numpy(array) for array in inputs.arrays()]
+        with _kernel_errors():
+            return self._decoder(*arrays, *self._caches)
+
+    def logits(self, hidden: Tensor, rows: np.ndarray) -> torch.Tensor:
+        """fp32 [R, vocab]; waits for the graph."""
+        with _kernel_errors():
+            return bridge.to_torch(self._logits(hidden, bridge.from_numpy(rows)))
+
+    def _source(self, unused: Sequence[str]) -> ParameterSource:
+        dtype = self._model_config.dtype
+        if self._load_config.load_format == "dummy":
+            return DummySource(dtype)
+        folder: Path = checkpoint_folder(self._model_config, self._load_config)
+        return SafetensorsSource(folder, dtype, unused)
+
+    def _fused(self, dtype: torch.dtype) -> bool:
+        fused = envs.FUSED_KERNELS.get()
+        if not fused and dtype == torch.float32:
+            raise ValueError(
+                "VLLM_MS_FUSED_KERNELS=0 runs MindSpore's own ReshapeAndCache and PagedAttention, "
+                "which refuse float32 caches; use --dtype bfloat16 or float16, or unset it"
+            )
+        return fused
+
+    def _declare_shapes(self, dtype: ms.Type) -> None:
+        """Marks every varying dimension, so that one compilation serves all steps."""
+        attention = self._config.attention
+        cache = Tensor(
+            shape=[None, self._block_size, attention.num_kv_heads, attention.head_dim], dtype=dtype
+        )
+        caches = ms.mutable([cache] * self._config.num_layers)
+        row = Tensor(shape=[None], dtype=ms.int32)
+        table = Tensor(shape=[None, None], dtype=ms.int32)
+        self._decoder.set_inputs(row, row, row, table, row, row, caches, caches)
+        hidden = Tensor(shape=[None, self._config.hidden_size], dtype=dtype)
+        self._logits.set_inputs(hidden, row)
+
+
+@contextlib.contextmanager
+def _kernel_errors() -> Iterator[None]:
+    """Names what a kernel refused: MindSpore itself reports only its return code."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RuntimeError(kernel_library().last_error() or str(error)) from error

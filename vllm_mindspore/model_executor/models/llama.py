@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Llama and what shares its decoder (https://arxiv.org/abs/2302.13971)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mindspore
+from mindspore import Tensor, nn, ops
+
+from vllm_mindspore import bridge
+from vllm_mindspore.device.custom_ops import custom_op
+from vllm_mindspore.model_executor.layers.activation import GatedMLP
+from vllm_mindspore.model_executor.layers.attention import (
+    PagedInputs,
+    build_attention,
+    rotary_parameters,
+)
+from vllm_mindspore.model_executor.layers.build import LayerBuilder
+from vllm_mindspore.model_executor.layers.layernorm import RmsNorm
+from vllm_mindspore.model_executor.layers.rotary_embedding import rotary_tables
+from vllm_mindspore.model_executor.models.config import DecoderConfig, decoder_config
+
+
+class DecoderLayer(nn.Cell):
+    """Attention and feed-forward block, each behind a norm that also adds the residual."""
+
+    def __init__(self, builder: LayerBuilder, name: str, config: DecoderConfig) -> None:
+        super().__init__()
+        hidden, epsilon = config.hidden_size, config.norm_epsilon
+        self.input_norm = RmsNorm(builder, f"{name}.input_layernorm", hidden, epsilon)
+        self.attention = build_attention(builder, f"{name}.self_attn", config.attention)
+        self.output_norm = RmsNorm(builder, f"{name}.post_attention_layernorm", hidden, epsilon)
+        self.mlp = GatedMLP(builder, f"{name}.mlp", hidden, config.intermediate_size)
+
+    def construct(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        inputs: PagedInputs,
+        key_cache: Tensor,
+        value_cache: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """x and residual [T, hidden] -> the same two for the next layer."""
+        x, residual = self.input_norm(x, residual)
+        x = self.attention(x, inputs, key_cache, value_cache)
+        x, residual = self.output_norm(x, residual)
+        return self.mlp(x), residual
+
+
+class Decoder(nn.Cell):
+    """Token ids to hidden states, with the paged caches of every layer written on the way."""
+
+    def __init__(self, builder: LayerBuilder, config: DecoderConfig, max_positions: int) -> None:
+        super().__init__()
+        self.embedding = builder.source.take(
+            "model.embed_tokens.weight", (config.vocab_size, config.hidden_size)
+        )
+        cos, sin = rotary_parameters(rotary_tables(config.rotary, max_positions), builder)
+        self.cos = bridge.parameter("rotary.cos", cos)
+        self.sin = bridge.parameter("rotary.sin", sin)
+        self.layers = nn.CellList(
+            [
+                DecoderLayer(builder, f"model.layers.{index}", config)
+                for index in range(config.num_layers)
+            ]
+        )
+        self.norm = RmsNorm(builder, "model.norm", config.hidden_size, config.norm_epsilon)
+        self.gather = ops.Gather()
+        self.num_layers = config.num_layers
+
+    def construct(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        slot_mapping: Tensor,
+        block_tables: Tensor,
+        context_lens: Tensor,
+        query_lens: Tensor,
+        key_caches: list[Tensor],
+        value_caches: list[Tensor],
+    ) -> Tensor:
+        """Step inputs (see worker.input_batch.StepInputs) -> normalised hidden [T, hidden]."""
+        x = self.gather(self.embedding, token_ids, 0)
+        cos = self.gather(self.cos, positions, 0)
+        sin = self.gather(self.sin, positions, 0)
+        inputs = (positions, cos, sin, slot_mapping, block_tables, context_lens, query_lens)
+        residual = None
+        for index in range(self.num_layers):
+            x, residual = self.layers[index](
+                x, residual, inputs, key_caches[index], value_caches[index]
+            )
+        return self.norm(x, residual)[0]
+
+
+class FusedLogits(nn.Cell):
+    """Row selection, projection and conversion to float32 in one node."""
+
+    def __init__(self, builder: LayerBuilder, name: str, config: DecoderConfig) -> None:
+        super().__init__()
+        self.weight = builder.source.take(name, (config.vocab_size, config.hidden_size))
+        self.kernel = custom_op("vmo_lm_head", 3)
+
+    def construct(self, hidden: Tensor, rows: Tensor) -> Tensor:
+        """hidden [T, hidden], rows i32 [R] -> fp32 [R, vocab]."""
+        return self.kernel(hidden, rows, self.weight)
+
+
+class ChainLogits(nn.Cell):
+    """The same in primitives."""
+
+    def __init__(self, builder: LayerBuilder, name: str, config: DecoderConfig) -> None:
+        super().__init__()
+        self.weight = builder.source.take(name, (config.vocab_size, config.hidden_size))
+        self.gather = ops.Gather()
+        self.matmul = ops.MatMul(transpose_b=True)
+        self.cast = ops.Cast()
+
+    def construct(self, hidden: Tensor, rows: Tensor) -> Tensor:
+        """hidden [T, hidden], rows i32 [R] -> fp32 [R, vocab]."""
+        return self.cast(self.matmul(self.gather(hidden, rows, 0), self.weight), mindspore.float32)
+
+
+class Llama:
+    """LlamaForCausalLM: the decoder and its language model head."""
+
+    qk_norm = False
+    unused_tensors = (".rotary_emb.inv_freq",)
+    """Suffixes of checkpoint tensors that are recomputed here."""
+
+    def __init__(self, builder: LayerBuilder, hf_config: Any, max_positions: int) -> None:
+        self.config = decoder_config(hf_config, qk_norm=self.qk_norm)
+        self.decoder = Decoder(builder, self.config, max_positions)
+        tied = self.config.tied_embeddings
+        name = "model.embed_tokens.weight" if tied else "lm_head.weight"
+        logits = FusedLogits if builder.fused else ChainLogits
+        self.logits = logits(builder, name, self.config)

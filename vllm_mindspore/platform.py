@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MindSporePlatform: what vLLM asks of a platform. What is refused is in `config_checks`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import torch
+from vllm.logger import init_logger
+from vllm.platforms.interface import Platform, PlatformEnum
+
+from vllm_mindspore import config_checks, envs, process_start
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.inputs import EngineInput
+    from vllm.pooling_params import PoolingParams
+    from vllm.sampling_params import SamplingParams
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+logger = init_logger(f"vllm.{__name__}")  # vLLM shows loggers below its own
+
+WORKER = "vllm_mindspore.worker.worker.MindSporeWorker"
+
+
+class MindSporePlatform(Platform):
+    """Out-of-tree platform: control tensors are torch CPU tensors, models are MindSpore graphs."""
+
+    _enum = PlatformEnum.OOT
+    # Both become torch.device(...) in vLLM, and torch knows no MindSpore device.
+    device_name = "cpu"
+    device_type = "cpu"
+    dispatch_key = "CPU"
+    dist_backend = "gloo"
+    # Inductor would need a C++ compiler at run time for a handful of small sampler functions.
+    simple_compile_backend = "eager"
+    device_control_env_var = "ASCEND_RT_VISIBLE_DEVICES"
+
+    @classmethod
+    def get_compile_backend(cls) -> str:
+        """vLLM's default: nothing is compiled, but `eager` is reported as the user's choice."""
+        return "inductor"
+
+    @property
+    def supported_dtypes(self) -> list[torch.dtype]:
+        """Compute dtypes. The first is what `dtype=auto` makes of an fp32 checkpoint: fp32."""
+        return [torch.float32, torch.bfloat16, torch.float16]
+
+    @classmethod
+    def get_device_name(cls, device_id: int = 0) -> str:
+        """Name for logs."""
+        return "MindSpore CPU"
+
+    @classmethod
+    def get_device_total_memory(cls, device_id: int = 0) -> int:
+        """Bytes of main memory of the machine."""
+        return int(psutil.virtual_memory().total)
+
+    @classmethod
+    def get_current_memory_usage(cls, device: torch.types.Device | None = None) -> float:
+        """Resident bytes of this process."""
+        return float(psutil.Process().memory_info().rss)
+
+    @classmethod
+    def is_pin_memory_available(cls) -> bool:
+        """Pinning needs an accelerator known to torch."""
+        return False
+
+    def is_sleep_mode_available(self) -> bool:
+        """Sleep mode frees accelerator memory through vLLM's own allocator."""
+        return False
+
+    def is_cumem_allocator_available(self) -> bool:
+        """vLLM's allocator is CUDA code."""
+        return False
+
+    @classmethod
+    def set_device(cls, device: torch.device) -> None:
+        """Nothing to select: torch stays on the host."""
+
+    @classmethod
+    def manual_seed_all(cls, seed: int) -> None:
+        """Nothing beyond the host generators that vLLM seeds itself."""
+
+    @classmethod
+    def import_kernels(cls) -> None:
+        """vLLM's compiled kernels are not used."""
+
+    @classmethod
+    def import_ir_kernels(cls) -> None:
+        """vLLM's compiled kernels are not used."""
+
+    @classmethod
+    def support_hybrid_kv_cache(cls) -> bool:
+        """Block tables of several cache groups are vLLM's; the worker follows them."""
+        return True
+
+    @classmethod
+    def support_static_graph_mode(cls) -> bool:
+        """No CUDA graphs: MindSpore compiles its own graph."""
+        return False
+
+    @classmethod
+    def update_block_size_for_backend(cls, vllm_config: VllmConfig) -> None:
+        """The block size is settled in check_and_update_config; no torch backend has a say."""
+
+    @classmethod
+    def verify_quantization(cls, quant: str) -> None:
+        """Raise ValueError: no quantized checkpoint is supported by this release."""
+        config_checks.refuse_quantization(quant)
+
+    @classmethod
+    def pre_register_and_update(cls, parser: FlexibleArgumentParser | None = None) -> None:
+        """Before any work: check our variables and how processes may start.
+
+        vLLM calls it in the front-end process only: for its parser, and (without one) for each
+        engine configuration.
+
+        Raises:
+            ValueError: an environment variable of ours is wrong.
+            RuntimeError: the engine process cannot be started safely from this script.
+        """
+        envs.check()
+        if parser is None:
+            process_start.choose_start_method()
+
+    @classmethod
+    def validate_environ(cls, hard_fail: bool) -> None:
+        """Report VLLM_* variables that neither vLLM nor we know.
+
+        Raises:
+            ValueError: there is one and `hard_fail` is set.
+        """
+        from vllm.envs import environment_variables
+
+        for name in envs.unknown_vllm_variables(environment_variables):
+            if hard_fail:
+                raise ValueError(f"Unknown vLLM environment variable: {name}. Check its spelling.")
+            logger.warning("Unknown vLLM environment variable: %s", name)
+
+    @classmethod
+    def apply_config_platform_defaults(cls, vllm_config: VllmConfig) -> None:
+        """Switch torch.compile and CUDA graphs off before vLLM derives anything from them."""
+        from vllm.config import CompilationMode, CUDAGraphMode
+
+        vllm_config.compilation_config.mode = CompilationMode.NONE
+        vllm_config.compilation_config.cudagraph_mode = CUDAGraphMode.NONE
+
+    @classmethod
+    def check_and_update_config(cls, vllm_config: VllmConfig) -> None:
+        """Refuse what is not supported and name the worker. Idempotent; runs in workers too.
+
+        Raises:
+            ValueError: a requested feature is not supported; says what to do instead.
+        """
+        if vllm_config.model_config is None:
+            return  # vLLM builds partial configurations, for example for its tokenizer commands
+        config_checks.check(vllm_config)
+        if vllm_config.parallel_config.worker_cls != WORKER:
+            # Not again in the engine process, where MindSpore has started by then.
+            process_start.choose_start_method()
+        vllm_config.parallel_config.worker_cls = WORKER
+        vllm_config.parallel_config.disable_custom_all_reduce = True
+
+    @classmethod
+    def validate_request(
+        cls, processed_inputs: EngineInput, params: SamplingParams | PoolingParams
+    ) -> None:
+        """Raise ValueError for a request that needs something this release does not have."""
+        config_checks.check_request(processed_inputs, params)
+
+    @classmethod
+    def get_attn_backend_cls(cls, *_args: Any, **_kwargs: Any) -> str:
+        """Models are MindSpore graphs with their own attention; vLLM's layers are not built."""
+        raise NotImplementedError("MindSpore models do not use the attention backends of vLLM.")

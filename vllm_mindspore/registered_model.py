@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How our architectures look to vLLM's model registry: facts only, no model is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from vllm.model_executor.models.registry import _BaseRegisteredModel, _ModelInfo
+
+from vllm_mindspore.model_executor.models import registry
+
+# What differs from "no" in vLLM's description of a decoder-only text model.
+_DECODER_FACTS: dict[str, Any] = {
+    "is_text_generation_model": True,
+    "attn_type": "decoder",
+    "default_seq_pooling_type": "LAST",
+    "default_tok_pooling_type": "ALL",
+    "score_type": "bi-encoder",
+    # Not so yet; but this way our own check answers, which says what to do.
+    "supports_pp": True,
+    "supported_video_pruning_methods": (),
+}
+
+
+@dataclass(frozen=True)
+class RegisteredModel(_BaseRegisteredModel):
+    """One architecture of ours: described at once, loaded in workers only."""
+
+    architecture: str
+
+    def inspect_model_cls(self) -> _ModelInfo:
+        """vLLM's description; fields of a newer vLLM that we do not know are False."""
+        facts = {field.name: False for field in fields(_ModelInfo)}
+        return _ModelInfo(**{**facts, **_DECODER_FACTS, "architecture": self.architecture})
+
+    def load_model_cls(self) -> type[Any]:
+        """The MindSpore model class; imports MindSpore."""
+        return registry.resolve([self.architecture])
+
+
+def registered_models() -> dict[str, RegisteredModel]:
+    """Architecture name to description, for every architecture we serve."""
+    return {name: RegisteredModel(name) for name in registry.supported_architectures()}

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The key/value cache: how much memory it gets, its specification for vLLM, its buffers."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from mindspore import Tensor
+from vllm.config import VllmConfig
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheSpec
+
+from vllm_mindspore import bridge
+from vllm_mindspore.model_executor.backends.base import CacheShape
+
+
+@dataclass(frozen=True)
+class MemoryBudget:
+    """What the cache size is computed from. All in bytes."""
+
+    available: int
+    """Memory the process could use when the worker started."""
+    utilization: float
+    """The share of it that this machine's ranks may use together."""
+    num_ranks: int
+    """Ranks on this machine."""
+    weights: int
+    activations: int
+    """Measured growth of the process in a step of the largest size."""
+    cap: int
+    """Upper limit of the result."""
+
+    def cache_bytes(self) -> int:
+        """Memory for the cache. ValueError with the sums when nothing is left."""
+        share = int(self.available * self.utilization) // self.num_ranks
+        left = share - self.weights - self.activations
+        if left <= 0:
+            raise ValueError(
+                f"no memory is left for the KV cache: {_gib(self.available)} available * "
+                f"{self.utilization} (--gpu-memory-utilization) / {self.num_ranks} rank(s) = "
+                f"{_gib(share)}, weights {_gib(self.weights)}, activations "
+                f"{_gib(self.activations)}; free memory, raise --gpu-memory-utilization or lower "
+                "--max-num-batched-tokens"
+            )
+        return min(left, self.cap)
+
+
+def cache_cap(default_cap: int, page_bytes: int, block_size: int, max_model_len: int) -> int:
+    """The default limit, but never less than one request of `max_model_len` tokens (and the
+    null block) needs. `page_bytes`: one block in all layers."""
+    blocks = -(-max_model_len // block_size) + 1
+    return max(default_cap, blocks * page_bytes)
+
+
+def cache_specs(shapes: Sequence[CacheShape], config: VllmConfig) -> dict[str, KVCacheSpec]:
+    """What vLLM needs to know about each layer's cache."""
+    return {
+        shape.layer: FullAttentionSpec(
+            block_size=config.cache_config.block_size,
+            num_kv_heads=shape.num_kv_heads,
+            head_size=shape.head_dim,
+            dtype=config.model_config.dtype,
+        )
+        for shape in shapes
+    }
+
+
+class KVCache:
+    """The key and value buffers of all layers, each [blocks, block_size, kv_heads, head_dim].
+
+    Memory is reserved at once but taken only when blocks are first written.
+    """
+
+    def __init__(
+        self, shapes: Sequence[CacheShape], num_blocks: int, block_size: int, dtype: torch.dtype
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self._keys = [_buffer(shape, num_blocks, block_size, dtype) for shape in shapes]
+        self._values = [_buffer(shape, num_blocks, block_size, dtype) for shape in shapes]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all buffers."""
+        return sum(buffer.nbytes for buffer in [*self._keys, *self._values])
+
+    def tensors(self) -> tuple[list[Tensor], list[Tensor]]:
+        """MindSpore tensors over the key and the value buffers."""
+        return (
+            [bridge.from_torch(buffer) for buffer in self._keys],
+            [bridge.from_torch(buffer) for buffer in self._values],
+        )
+
+    def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
+        """Copies whole blocks (source id, destination id) in every layer."""
+        for source, destination in copies:
+            for buffer in [*self._keys, *self._values]:
+                buffer[destination] = buffer[source]
+
+
+def num_blocks(config: KVCacheConfig, config_block_size: int) -> int:
+    """Blocks of the single cache group; RuntimeError if vLLM made several groups."""
+    groups = config.kv_cache_groups
+    if len(groups) != 1 or groups[0].kv_cache_spec.block_size != config_block_size:
+        raise RuntimeError(
+            f"expected one KV cache group of block size {config_block_size}, found "
+            f"{[group.kv_cache_spec for group in groups]}"
+        )
+    return int(config.num_blocks)
+
+
+def _buffer(
+    shape: CacheShape, num_blocks: int, block_size: int, dtype: torch.dtype
+) -> torch.Tensor:
+    """Zeroed, page-aligned memory that the system backs by huge pages where it can."""
+    dims = (num_blocks, block_size, shape.num_kv_heads, shape.head_dim)
+    count = int(np.prod(dims))
+    memory = mmap.mmap(-1, count * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype, count=count).reshape(dims)
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / (1 << 30):.2f} GiB"

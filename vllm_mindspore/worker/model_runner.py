@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One step: scheduler output -> arrays -> graph -> logits -> sampled tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from mindspore import Tensor
+from vllm.config import VllmConfig
+from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
+from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput, SamplerOutput
+from vllm.v1.sample.sampler import Sampler
+
+from vllm_mindspore.model_executor.backends.base import Backend
+from vllm_mindspore.worker.input_batch import StepInputs, build_step_inputs
+from vllm_mindspore.worker.kv_cache import KVCache
+from vllm_mindspore.worker.requests import Requests
+from vllm_mindspore.worker.sampler import PromptLogprobs, sample
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step between its graph call and its sampling."""
+
+    scheduled: SchedulerOutput
+    inputs: StepInputs
+    hidden: Tensor
+    logits: torch.Tensor
+
+
+class MindSporeModelRunner:
+    """Drives a backend with vLLM's scheduler protocol."""
+
+    def __init__(self, config: VllmConfig, backend: Backend) -> None:
+        self._config = config
+        self._backend = backend
+        self._mode = config.model_config.logprobs_mode
+        self._sampler = Sampler(logprobs_mode=self._mode)
+        self._step: _Step | None = None
+        self.model = TorchModules()
+
+    def bind_cache(self, cache: KVCache) -> None:
+        """Starts with an empty batch over the given cache."""
+        self._cache = cache
+        self._backend.bind_caches(*cache.tensors())
+        self._requests = Requests(self._config, cache.block_size)
+        self._prompt_logprobs = PromptLogprobs(self._sampler, self._requests, self._mode)
+
+    def execute_model(self, scheduled: SchedulerOutput) -> ModelRunnerOutput | None:
+        """Runs the graph. None means that `sample_tokens` must follow."""
+        if scheduled.kv_cache_block_copies:
+            self._cache.copy_blocks(scheduled.kv_cache_block_copies)
+        self._requests.update(scheduled)
+        if scheduled.total_num_scheduled_tokens == 0:
+            return EMPTY_MODEL_RUNNER_OUTPUT
+        inputs = self._step_inputs(scheduled)
+        hidden = self._backend.forward(inputs)
+        logits = self._backend.logits(hidden, inputs.last_rows)
+        self._step = _Step(scheduled, inputs, hidden, logits)
+        return None
+
+    def sample_tokens(self, grammar: GrammarOutput | None) -> ModelRunnerOutput:
+        """Samples from the logits of the last `execute_model`."""
+        if self._step is None:
+            return EMPTY_MODEL_RUNNER_OUTPUT
+        step, self._step = self._step, None
+        discarded = self._requests.unfinished_prompts(step.inputs.context_lens)
+        batch = self._requests.batch
+        output = sample(self._sampler, batch, step.logits, discarded, step.scheduled, grammar)
+        prompt_logprobs = self._prompt_logprobs.collect(
+            step.scheduled,
+            step.inputs.query_starts,
+            lambda rows: self._backend.logits(step.hidden, rows),
+        )
+        return ModelRunnerOutput(
+            req_ids=batch.req_ids.copy(),
+            req_id_to_index=batch.req_id_to_index.copy(),
+            sampled_token_ids=self._record(output, discarded),
+            logprobs=output.logprobs_tensors.tolists() if output.logprobs_tensors else None,
+            prompt_logprobs_dict=prompt_logprobs,
+        )
+
+    def _step_inputs(self, scheduled: SchedulerOutput) -> StepInputs:
+        batch = self._requests.batch
+        count = batch.num_reqs
+        return build_step_inputs(
+            batch.token_ids_cpu[:count],
+            batch.block_table[0].get_numpy_array()[:count],
+            batch.num_computed_tokens_cpu[:count],
+            self._requests.scheduled_tokens(scheduled),
+            self._cache.block_size,
+        )
+
+    def _record(self, output: SamplerOutput, discarded: np.ndarray) -> list[list[int]]:
+        """Appends the sampled tokens to their requests; discarded rows give an empty list."""
+        sampled: list[list[int]] = output.sampled_token_ids.tolist()
+        for row in discarded.tolist():
+            sampled[row] = []
+        for row, token_ids in enumerate(sampled):
+            if token_ids:
+                self._requests.append(row, token_ids)
+        return sampled
+
+
+class TorchModules:
+    """Stands where vLLM expects the torch model: LLMEngine walks its modules when it closes."""
+
+    def modules(self) -> Iterator[Any]:
+        """There are no torch modules."""
+        return iter(())

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker vLLM starts once per rank: device, model, cache memory, then steps."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from vllm.distributed.parallel_state import (
+    ensure_model_parallel_initialized,
+    init_distributed_environment,
+    set_custom_all_reduce,
+)
+from vllm.logger import init_logger
+from vllm.utils.torch_utils import set_random_seed
+from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
+from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheSpec
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.worker.worker_base import CompilationTimes, WorkerBase
+
+from vllm_mindspore import envs
+from vllm_mindspore.device import memory
+from vllm_mindspore.device.runtime import start_runtime
+from vllm_mindspore.device.threads import threads_per_rank
+from vllm_mindspore.model_executor.backends.native import NativeBackend
+from vllm_mindspore.worker import kv_cache
+from vllm_mindspore.worker.input_batch import dummy_step_inputs
+from vllm_mindspore.worker.kv_cache import KVCache, MemoryBudget
+from vllm_mindspore.worker.model_runner import MindSporeModelRunner, TorchModules
+
+logger = init_logger("vllm.vllm_mindspore.worker")
+
+_GIB = 1 << 30
+# Copies of the logits that vLLM's sampler makes: processed, sorted, probabilities, indices.
+_SAMPLER_COPIES = 4
+
+
+class MindSporeWorker(WorkerBase):
+    """One rank: a MindSpore runtime, a model and its KV cache."""
+
+    def init_device(self) -> None:
+        """Starts MindSpore in this process and joins the ranks."""
+        self._available = memory.available_memory()
+        self.device = torch.device("cpu")
+        # Sampling is small; torch's OpenMP threads would only spin against our kernels.
+        torch.set_num_threads(1)
+        self._num_ranks = self.parallel_config.world_size
+        self._library = start_runtime(threads_per_rank(self._num_ranks))
+        self._join_ranks()
+        set_random_seed(self.model_config.seed)
+
+    def load_model(self, *, load_dummy_weights: bool = False) -> None:
+        """Builds the model with its weights."""
+        if load_dummy_weights:
+            raise NotImplementedError("load_dummy_weights: use --load-format dummy")
+        self._backend = NativeBackend(self.vllm_config)
+        self._backend.load()
+        self.model_runner = MindSporeModelRunner(self.vllm_config, self._backend)
+
+    def get_supported_kv_cache_layouts(self) -> list[str]:
+        """Layers outermost, then blocks, tokens, heads, channels: MindSpore's paged layout."""
+        return ["LBNHC"]
+
+    def get_kv_cache_spec(self) -> dict[str, KVCacheSpec]:
+        """The cache of each layer."""
+        return kv_cache.cache_specs(self._backend.cache_shapes(), self.vllm_config)
+
+    def determine_available_memory(self) -> int:
+        """Bytes for the KV cache of this rank."""
+        activations = self._measure_activations()
+        if self.cache_config.kv_cache_memory_bytes:
+            return int(self.cache_config.kv_cache_memory_bytes)
+        page = sum(spec.page_size_bytes for spec in self.get_kv_cache_spec().values())
+        budget = MemoryBudget(
+            available=self._available,
+            utilization=self.cache_config.gpu_memory_utilization,
+            num_ranks=self._num_ranks,
+            weights=self._backend.weight_bytes,
+            activations=activations,
+            cap=kv_cache.cache_cap(
+                int(envs.KV_CACHE_MAX_GB.get() * _GIB),
+                page,
+                self.cache_config.block_size,
+                self.model_config.max_model_len,
+            ),
+        )
+        logger.info("Memory: %s", budget)
+        return budget.cache_bytes()
+
+    def update_max_model_len(self, max_model_len: int) -> None:
+        """vLLM lowered the longest request to what the cache can hold."""
+        self.model_config.max_model_len = max_model_len
+
+    def initialize_from_config(self, kv_cache_config: KVCacheConfig) -> None:
+        """Allocates the cache."""
+        cache = self._make_cache(kv_cache.num_blocks(kv_cache_config, self.cache_config.block_size))
+        self.model_runner.bind_cache(cache)
+        logger.info(
+            "KV cache: %d blocks of %d tokens = %d tokens, %d bytes (%.2f GiB)",
+            cache.num_blocks,
+            cache.block_size,
+            cache.num_blocks * cache.block_size,
+            cache.num_bytes,
+            cache.num_bytes / _GIB,
+        )
+
+    def compile_or_warm_up_model(self) -> CompilationTimes:
+        """Runs prefill and decode once, so that no request waits for a compilation."""
+        start = time.perf_counter()
+        block_size = self.cache_config.block_size
+        for tokens, requests in ((block_size, 1), (1, 1)):
+            self._dummy_step(tokens, requests, requests)
+        return CompilationTimes(time.perf_counter() - start, 0.0)
+
+    def execute_model(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput | None:
+        """Runs the graph of one step."""
+        return self.model_runner.execute_model(scheduler_output)
+
+    def sample_tokens(self, grammar_output: GrammarOutput | None) -> ModelRunnerOutput:
+        """Samples the tokens of the step that `execute_model` ran."""
+        return self.model_runner.sample_tokens(grammar_output)
+
+    def take_draft_token_ids(self) -> None:
+        """Speculative decoding is refused at start-up, so there are no drafts."""
+
+    def get_supported_tasks(self) -> tuple[str, ...]:
+        """Text generation."""
+        return ("generate",)
+
+    def get_model(self) -> TorchModules:
+        """vLLM inspects torch modules; there are none."""
+        return self.model_runner.model
+
+    def synchronize_device(self) -> None:
+        """Every step ends with its logits computed, so nothing is in flight between steps."""
+
+    def reset_encoder_cache(self) -> None:
+        """Multimodal models are refused at start-up, so there is no encoder cache."""
+
+    def profile(self, is_start: bool = True, profile_prefix: str | None = None, **_: Any) -> None:
+        """Refuses: vLLM's torch profiler does not see MindSpore graphs."""
+        raise NotImplementedError("profiling through vLLM is not supported by vllm-mindspore")
+
+    def _join_ranks(self) -> None:
+        parallel = self.parallel_config
+        set_custom_all_reduce(False)
+        init_distributed_environment(
+            parallel.world_size, self.rank, self.distributed_init_method, self.local_rank, "gloo"
+        )
+        ensure_model_parallel_initialized(
+            parallel.tensor_parallel_size, parallel.pipeline_parallel_size
+        )
+
+    def _make_cache(self, num_blocks: int) -> KVCache:
+        return KVCache(
+            self._backend.cache_shapes(),
+            num_blocks,
+            self.cache_config.block_size,
+            self.model_config.dtype,
+        )
+
+    def _measure_activations(self) -> int:
+        """Growth of the process in a step of the largest size, plus the sampler's copies.
+
+        The kernels are switched off meanwhile: memory is planned and reserved, not computed on.
+        """
+        scheduler = self.scheduler_config
+        tokens, requests = scheduler.max_num_batched_tokens, scheduler.max_num_seqs
+        requests = min(requests, tokens)
+        self._backend.bind_caches(*self._make_cache(1).tensors())
+        before = memory.virtual_size()
+        self._library.set_noop(True)
+        try:
+            self._dummy_step(tokens, requests, requests)
+        finally:
+            self._library.set_noop(False)
+        logits = requests * self.model_config.get_vocab_size() * 4
+        return memory.virtual_size() - before + int(_SAMPLER_COPIES * logits)
+
+    def _dummy_step(self, tokens: int, requests: int, rows: int) -> None:
+        inputs = dummy_step_inputs(tokens, requests, self.cache_config.block_size)
+        hidden = self._backend.forward(inputs)
+        self._backend.logits(hidden, np.arange(rows, dtype=np.int32))
