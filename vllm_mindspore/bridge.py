@@ -53,6 +53,11 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return Tensor.from_numpy(array)
 
 
+def constant(name: str, values: np.ndarray, dtype: torch.dtype | None = None) -> Parameter:
+    """A frozen, named Parameter of a numpy array: a copy in `dtype`, or its own memory."""
+    return parameter(name, torch.from_numpy(values).to(dtype))
+
+
 def parameter(name: str, tensor: torch.Tensor) -> Parameter:
     """A frozen, named Parameter over the memory of a contiguous torch tensor."""
     # Parameter() copies unless its argument is a temporary passed by position.

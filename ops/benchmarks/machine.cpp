@@ -21,6 +21,8 @@ constexpr int64_t kWordsPerTask = 1 << 15;  // 256 KiB of 64-bit words
 uint64_t sum_words(const uint64_t* words, int64_t count) {
   uint64_t sums[8] = {};
   for (int64_t i = 0; i + 8 <= count; i += 8) {
+    // As the kernels do: into the second-level cache, 8 KiB ahead.
+    __builtin_prefetch(words + i + 1024, 0, 2);
     for (int j = 0; j < 8; ++j) sums[j] += words[i + j];
   }
   return sums[0] + sums[1] + sums[2] + sums[3] + sums[4] + sums[5] + sums[6] + sums[7];

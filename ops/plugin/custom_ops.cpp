@@ -22,8 +22,8 @@ Status run_linear(const Arguments& args) {
   constexpr int kInputs = 1 + kWeights * (kBias ? 2 : 1);
   if (args.count() != kInputs + 1) {
     return fail(args.op(),
-                "got %d inputs; this name takes %d (x, %d weights%s). One to three weights: vmo_linear, vmo_linear_2, "
-                "vmo_linear_3; with biases vmo_linear_bias, vmo_linear_bias_2, vmo_linear_bias_3",
+                "got %d inputs; this name takes %d (x, %d weights%s). One to three weights: vmo_linear_1, vmo_linear_2, "
+                "vmo_linear_3; with biases vmo_linear_bias_1, vmo_linear_bias_2, vmo_linear_bias_3",
                 args.count() - 1, kInputs, kWeights, kBias ? ", as many biases" : "");
   }
   TensorView in[kInputs], y;
@@ -83,10 +83,10 @@ Status run_attention_block(const Arguments& args) {
 }  // namespace
 }  // namespace vmo::plugin
 
-VMO_DEFINE_KERNEL(vmo_linear, (vmo::plugin::run_linear<1, false>), nullptr)
+VMO_DEFINE_KERNEL(vmo_linear_1, (vmo::plugin::run_linear<1, false>), nullptr)
 VMO_DEFINE_KERNEL(vmo_linear_2, (vmo::plugin::run_linear<2, false>), nullptr)
 VMO_DEFINE_KERNEL(vmo_linear_3, (vmo::plugin::run_linear<3, false>), nullptr)
-VMO_DEFINE_KERNEL(vmo_linear_bias, (vmo::plugin::run_linear<1, true>), nullptr)
+VMO_DEFINE_KERNEL(vmo_linear_bias_1, (vmo::plugin::run_linear<1, true>), nullptr)
 VMO_DEFINE_KERNEL(vmo_linear_bias_2, (vmo::plugin::run_linear<2, true>), nullptr)
 VMO_DEFINE_KERNEL(vmo_linear_bias_3, (vmo::plugin::run_linear<3, true>), nullptr)
 VMO_DEFINE_KERNEL(vmo_gate_up_swiglu, vmo::plugin::run_gate_up_swiglu, nullptr)

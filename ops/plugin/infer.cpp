@@ -66,10 +66,10 @@ Shape linear_shape(const int* ndims, int64_t** shapes, int weights) {
 #pragma clang diagnostic ignored "-Wreturn-type-c-linkage"
 #endif
 
-VMO_INFER_LINEAR(vmo_linear, 1)
+VMO_INFER_LINEAR(vmo_linear_1, 1)
 VMO_INFER_LINEAR(vmo_linear_2, 2)
 VMO_INFER_LINEAR(vmo_linear_3, 3)
-VMO_INFER_LINEAR(vmo_linear_bias, 1)
+VMO_INFER_LINEAR(vmo_linear_bias_1, 1)
 VMO_INFER_LINEAR(vmo_linear_bias_2, 2)
 VMO_INFER_LINEAR(vmo_linear_bias_3, 3)
 VMO_INFER_LINEAR(vmo_gate_up_swiglu, 1)

@@ -38,7 +38,7 @@ def check(result: Any, expected: np.ndarray, dtype: str) -> None:
 def test_linear(dtype: str, weights: int, bias: bool, rng: np.random.Generator) -> None:
     ws = [rng.standard_normal((4 + 3 * i, 8)) for i in range(weights)]
     bs = [rng.standard_normal(4 + 3 * i) for i in range(weights if bias else 0)]
-    name = "vmo_linear" + ("_bias" if bias else "") + (f"_{weights}" if weights > 1 else "")
+    name = f"vmo_linear_{'bias_' if bias else ''}{weights}"
     tensors = [to_ms(v, dtype) for v in (*ws, *bs)]
     linear = custom(name, 1 + len(tensors))
     cell = graph(linear, [to_ms(np.ones((1, 8)), dtype), *tensors])
@@ -64,7 +64,11 @@ def test_wrong_number_of_weights_names_the_right_kernel(
     info = register.output(0, "y", "required").dtype_format(*[DataType.None_None] * 4)
     path = library.control.path
     linear = ops.Custom(
-        f"{path}:vmo_linear", None, None, func_type="aot", reg_info=info.target("CPU").get_op_info()
+        f"{path}:vmo_linear_1",
+        None,
+        None,
+        func_type="aot",
+        reg_info=info.target("CPU").get_op_info(),
     )
     with pytest.raises(RuntimeError):
         to_np(graph(linear, tensors)(*tensors))
@@ -242,13 +246,13 @@ def test_attention_block_equals_the_primitive_chain(dtype: str, rng: np.random.G
 
 def test_stats_and_noop(library: Native, rng: np.random.Generator) -> None:
     x, w = to_ms(rng.standard_normal((2, 8)), "float32"), to_ms(np.ones((4, 8)), "float32")
-    cell = graph(custom("vmo_linear", 2), [x, w])
+    cell = graph(custom("vmo_linear_1", 2), [x, w])
     cell(x, w).asnumpy()
     library.control.enable_stats(True)
     library.control.reset_stats()
     for _ in range(3):
         cell(x, w).asnumpy()
-    stats = library.control.op_stats("vmo_linear")
+    stats = library.control.op_stats("vmo_linear_1")
     library.control.enable_stats(False)
     assert stats.calls == 3
     assert 0 < stats.seconds < 1

@@ -103,7 +103,7 @@ class KernelLibrary:
         self._functions.vmo_reset_stats()
 
     def op_stats(self, name: str) -> OpStats:
-        """Counters of one entry point, e.g. "RmsNorm" or "vmo_linear".
+        """Counters of one entry point, e.g. "RmsNorm" or "vmo_linear_3".
 
         Raises KernelLibraryError for a name the library does not have.
         """

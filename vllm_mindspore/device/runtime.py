@@ -15,6 +15,7 @@ from vllm.logger import init_logger
 
 from vllm_mindspore import envs
 from vllm_mindspore.device.kernel_library import KernelLibrary, kernel_library, library_path
+from vllm_mindspore.process_start import require_idle_mindspore
 
 logger = init_logger("vllm.vllm_mindspore.device")
 
@@ -41,6 +42,7 @@ def start_runtime(num_threads: int) -> KernelLibrary:
 @cache
 def _configure_mindspore() -> None:
     """Once per process: MindSpore refuses to set its dispatch threads again."""
+    require_idle_mindspore()
     ms.set_device("CPU")
     ms.runtime.dispatch_threads_num(1)
     ms.set_context(mode=ms.GRAPH_MODE, jit_level="O0")

@@ -6,15 +6,18 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from mindspore import Tensor
 from vllm.config import VllmConfig
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheSpec
 
 from vllm_mindspore import bridge
 from vllm_mindspore.model_executor.backends.base import CacheShape
+
+if TYPE_CHECKING:
+    from mindspore import Tensor
 
 
 @dataclass(frozen=True)

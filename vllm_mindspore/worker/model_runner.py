@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from mindspore import Tensor
 from vllm.config import VllmConfig
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput, SamplerOutput
@@ -20,6 +19,9 @@ from vllm_mindspore.worker.input_batch import StepInputs, build_step_inputs
 from vllm_mindspore.worker.kv_cache import KVCache
 from vllm_mindspore.worker.requests import Requests
 from vllm_mindspore.worker.sampler import PromptLogprobs, sample
+
+if TYPE_CHECKING:
+    from mindspore import Tensor
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-from mindspore import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from mindspore import Tensor
 
 
 @dataclass(frozen=True)

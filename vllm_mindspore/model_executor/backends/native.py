@@ -6,10 +6,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mindspore as ms
 import numpy as np
-import torch
 from mindspore import Tensor
 from vllm.config import VllmConfig
 from vllm.logger import init_logger
@@ -22,6 +22,9 @@ from vllm_mindspore.model_executor.model_loader.folder import checkpoint_folder
 from vllm_mindspore.model_executor.model_loader.safetensors import SafetensorsSource
 from vllm_mindspore.model_executor.model_loader.source import DummySource, ParameterSource
 from vllm_mindspore.model_executor.models import registry
+
+if TYPE_CHECKING:
+    import torch
 
 logger = init_logger("vllm.vllm_mindspore.backend")
 
@@ -40,14 +43,15 @@ class NativeBackend:
         """Builds the model. All problems of the checkpoint are one ValueError."""
         model_class = registry.resolve(self._model_config.architectures)
         source = self._source(model_class.unused_tensors)
-        fused = self._fused(source.dtype)
+        dtype = bridge.to_mindspore_dtype(source.dtype)
+        fused = _use_fused_kernels(dtype)
         builder = LayerBuilder(source=source, fused=fused)
         model = model_class(builder, self._model_config.hf_config, self._model_config.max_model_len)
         source.finish()
         self.weight_bytes = source.num_bytes
         self._config = model.config
         self._decoder, self._logits = model.decoder, model.logits
-        self._declare_shapes(bridge.to_mindspore_dtype(source.dtype))
+        self._declare_shapes(dtype)
         logger.info(
             "%s: %d layers, %.2f GB of %s weights, %s kernels",
             self._model_config.architectures[0],
@@ -89,15 +93,6 @@ class NativeBackend:
         folder: Path = checkpoint_folder(self._model_config, self._load_config)
         return SafetensorsSource(folder, dtype, unused)
 
-    def _fused(self, dtype: torch.dtype) -> bool:
-        fused = envs.FUSED_KERNELS.get()
-        if not fused and dtype == torch.float32:
-            raise ValueError(
-                "VLLM_MS_FUSED_KERNELS=0 runs MindSpore's own ReshapeAndCache and PagedAttention, "
-                "which refuse float32 caches; use --dtype bfloat16 or float16, or unset it"
-            )
-        return fused
-
     def _declare_shapes(self, dtype: ms.Type) -> None:
         """Marks every varying dimension, so that one compilation serves all steps."""
         attention = self._config.attention
@@ -110,6 +105,16 @@ class NativeBackend:
         self._decoder.set_inputs(row, row, row, table, row, row, caches, caches)
         hidden = Tensor(shape=[None, self._config.hidden_size], dtype=dtype)
         self._logits.set_inputs(hidden, row)
+
+
+def _use_fused_kernels(dtype: ms.Type) -> bool:
+    fused = envs.FUSED_KERNELS.get()
+    if not fused and dtype == ms.float32:
+        raise ValueError(
+            "VLLM_MS_FUSED_KERNELS=0 runs MindSpore's own ReshapeAndCache and PagedAttention, "
+            "which refuse float32 caches; use --dtype bfloat16 or float16, or unset it"
+        )
+    return fused
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from mindspore import Tensor, nn, ops
 from mindspore.ops.auto_generate import gen_ops_prim
 
@@ -79,20 +78,18 @@ class FusedAttention(nn.Cell):
         names, sizes = _projections(name, config)
         self.qkv = FusedLinear(builder, names, config.hidden_size, sizes, bias=config.bias)
         self.output = Linear(builder, f"{name}.o_proj", config.query_size, config.hidden_size)
-        unused = torch.zeros(1, dtype=builder.source.dtype)
         if config.qk_norm:
             self.query_gamma = builder.source.take(f"{name}.q_norm.weight", (config.head_dim,))
             self.key_gamma = builder.source.take(f"{name}.k_norm.weight", (config.head_dim,))
         else:
-            self.query_gamma = bridge.parameter(f"{name}.q_norm.unused", unused)
-            self.key_gamma = bridge.parameter(f"{name}.k_norm.unused", unused)
+            dtype = builder.source.dtype
+            self.query_gamma = bridge.constant(f"{name}.q_norm.unused", np.ones(1), dtype)
+            self.key_gamma = bridge.constant(f"{name}.k_norm.unused", np.ones(1), dtype)
         integers = [config.num_heads, config.num_kv_heads, config.head_dim, config.rotary_dim]
         integers += [0, int(config.qk_norm), 0, 0]
-        floats = torch.tensor([config.scale, config.norm_epsilon], dtype=torch.float32)
-        self.integers = bridge.parameter(
-            f"{name}.integers", torch.tensor(integers, dtype=torch.int32)
-        )
-        self.floats = bridge.parameter(f"{name}.floats", floats)
+        floats = [config.scale, config.norm_epsilon]
+        self.integers = bridge.constant(f"{name}.integers", np.array(integers, np.int32))
+        self.floats = bridge.constant(f"{name}.floats", np.array(floats, np.float32))
         self.attend = custom_op("vmo_attention_block", 13)
 
     def construct(
@@ -159,12 +156,3 @@ class ChainAttention(nn.Cell):
         """Normalises each head of x [T, size]."""
         heads, _ = norm(x.reshape(-1, self.config.head_dim))
         return heads.reshape(-1, size)
-
-
-def rotary_parameters(
-    tables: tuple[np.ndarray, np.ndarray], builder: LayerBuilder
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin tables in the dtype the attention layers of `builder` take."""
-    dtype = torch.float32 if builder.fused else builder.source.dtype
-    cos, sin = (torch.from_numpy(table).to(dtype) for table in tables)
-    return cos, sin

@@ -10,14 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from mindspore import Parameter
 from safetensors import SafetensorError, safe_open
 
 from vllm_mindspore import bridge
 from vllm_mindspore.model_executor.model_loader.source import Problems
+
+if TYPE_CHECKING:
+    from mindspore import Parameter
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"

@@ -8,13 +8,15 @@ and reported together by `finish`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from mindspore import Parameter
 
 from vllm_mindspore import bridge
+
+if TYPE_CHECKING:
+    from mindspore import Parameter
 
 _DUMMY_SEED = 0
 _DUMMY_SCALE = 1e-3

@@ -11,11 +11,7 @@ from mindspore import Tensor, nn, ops
 from vllm_mindspore import bridge
 from vllm_mindspore.device.custom_ops import custom_op
 from vllm_mindspore.model_executor.layers.activation import GatedMLP
-from vllm_mindspore.model_executor.layers.attention import (
-    PagedInputs,
-    build_attention,
-    rotary_parameters,
-)
+from vllm_mindspore.model_executor.layers.attention import PagedInputs, build_attention
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.layers.layernorm import RmsNorm
 from vllm_mindspore.model_executor.layers.rotary_embedding import rotary_tables
@@ -56,9 +52,10 @@ class Decoder(nn.Cell):
         self.embedding = builder.source.take(
             "model.embed_tokens.weight", (config.vocab_size, config.hidden_size)
         )
-        cos, sin = rotary_parameters(rotary_tables(config.rotary, max_positions), builder)
-        self.cos = bridge.parameter("rotary.cos", cos)
-        self.sin = bridge.parameter("rotary.sin", sin)
+        cos, sin = rotary_tables(config.rotary, max_positions)
+        dtype = None if builder.fused else builder.source.dtype
+        self.cos = bridge.constant("rotary.cos", cos, dtype)
+        self.sin = bridge.constant("rotary.sin", sin, dtype)
         self.layers = nn.CellList(
             [
                 DecoderLayer(builder, f"model.layers.{index}", config)
