@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make bench`: the kernels on their own, then the engine, into docs/performance.md."""
+"""`make bench`: the engine, then the kernels on their own, into docs/performance.md."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+from benchmarks.page import write_section
 
 
 def main() -> None:
     """Each benchmark in its own process, one after the other."""
-    for module in ("benchmarks.kernels", "benchmarks.engine"):
-        subprocess.run([sys.executable, "-m", module, "--write", str(PAGE)], check=True)
+    for name in ("engine", "kernels"):
+        print(f"benchmark: {name} (a few minutes) ...", flush=True)
+        command = [sys.executable, "-m", f"benchmarks.{name}"]
+        result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        print(result.stdout)
+        text = result.stdout if name == "engine" else f"```text\n{result.stdout.strip()}\n```"
+        write_section(name, text)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Speed of the whole engine on the Qwen3-0.6B shape: bf16, dummy weights.
 
-    python -m benchmarks.engine [--threads 2] [--runs 5] [--write docs/performance.md]
+    python -m benchmarks.engine [--threads 2] [--runs 5]
 
-Prints, and with --write records, decode at batch 1 and 8, prefill of 512 tokens, the framework's
+Prints decode at batch 1 and 8, prefill of 512 tokens, the framework's
 share with all kernels switched off, the time until the engine is ready, and the bandwidth at
 which decode reads its weights beside what the machine gives a plain read.
 """
@@ -26,7 +26,6 @@ from benchmarks.shapes import QWEN3_0_6B, decode_weight_bytes, write_shape
 if TYPE_CHECKING:
     from vllm import LLM
 
-BEGIN, END = "<!-- engine benchmark: begin -->", "<!-- engine benchmark: end -->"
 PROMPT_TOKENS, NEW_TOKENS, PREFILL_TOKENS = 32, 64, 512
 
 
@@ -52,18 +51,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--write", type=Path, help="Markdown file whose marked section to replace")
     args = parser.parse_args()
     # One process, so that the kernels can be switched off from here.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ["VLLM_MS_NUM_THREADS"] = str(args.threads)
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     with tempfile.TemporaryDirectory() as folder:
         rows, machine = measure(write_shape(Path(folder), QWEN3_0_6B), args.runs)
-    text = report(rows, machine)
-    print(text)
-    if args.write:
-        replace_section(args.write, text)
+    print(report(rows, machine))
 
 
 def measure(folder: Path, runs: int) -> tuple[list[Row], str]:
@@ -179,15 +174,6 @@ def report(rows: list[Row], machine: str) -> str:
     """The rows as a Markdown table."""
     lines = [f"Machine: {machine}.", "", "| | median | lowest | | |", "|---|---|---|---|---|"]
     return "\n".join(lines + [row.markdown() for row in rows])
-
-
-def replace_section(file: Path, text: str) -> None:
-    """Writes `text` between the markers of `file`."""
-    before, _, rest = file.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise SystemExit(f"{file} has no section between {BEGIN} and {END}")
-    file.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
 if __name__ == "__main__":

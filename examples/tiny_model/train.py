@@ -34,7 +34,7 @@ CHAT_TEMPLATE = (
 VOCABULARY = 2048
 # How much of the corpus, from its beginning, batches are drawn from: (step, share), linear between.
 READING = ((0, 0.02), (800, 0.02), (2600, 0.20), (3000, 1.0))
-STEPS = 8000
+STEPS = 5600
 # Exam letters are one token in 60, but the only ones that tell whether options were understood.
 LETTER_WEIGHT = 5.0
 # (sequences, tokens each), taken in turn: 1536 tokens per step, a third of them in long sequences

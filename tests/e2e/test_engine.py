@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 import shutil
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from vllm import LLM, SamplingParams
 
+from tests.conftest import RunPython
 from tests.e2e.checkpoints import VOCAB_SIZE
 from tests.e2e.conftest import Checkpoint, Engine
 from tests.e2e.test_correctness import generate, ragged_prompts
@@ -90,16 +92,22 @@ def test_share_of_memory_is_honoured(
     assert 0 < worker_of(llm).model_runner._cache.num_bytes <= 0.01 * (1 << 30)
 
 
-def test_memory_of_the_largest_step_is_measured(
-    checkpoint: Checkpoint, engine: Engine, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """16384 tokens need at least their residual, the normalised input and the gate's output."""
-    llm = engine(checkpoint("qwen3", torch.float32), dtype="float32", max_num_batched_tokens=16384)
-    found = re.search(r"MemoryBudget\(.*activations=(\d+)", capsys.readouterr().out)
-    assert found
-    assert 16384 * (96 + 96 + 200) * 4 < int(found.group(1)) < 2 << 30
-    prompts = [list(range(1, 400))]
-    assert len(generate(llm, prompts, GREEDY)[0]) == 8
+def test_memory_of_the_largest_step_is_measured(tiny_model: Path, run_python: RunPython) -> None:
+    """The documents' sizes in a fresh process, where nothing is reserved yet: 16384 tokens need at
+    least their residual, the normalised input and the gate's output."""
+    config = json.loads((tiny_model / "config.json").read_text())
+    code = f"""
+        from vllm import LLM
+        llm = LLM({str(tiny_model)!r}, max_num_batched_tokens=16384, max_num_seqs=256,
+                  block_size=128, max_model_len=32768, gpu_memory_utilization=0.8)
+        worker = llm.llm_engine.model_executor.driver_worker.worker
+        print("activations", worker.memory_budget.activations)
+    """
+    result = run_python(textwrap.dedent(code), env={"VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
+    measured = int(result.stdout.split("activations ")[-1].split()[0])
+    needed = 16384 * (2 * config["hidden_size"] + config["intermediate_size"]) * 2
+    assert needed < measured < 2 << 30
+    assert re.search(r"KV cache: \d+ blocks of 128 tokens = \d+ tokens, \d+ bytes", result.stdout)
 
 
 def test_a_kernel_error_reaches_the_caller(checkpoint: Checkpoint, engine: Engine) -> None:

@@ -9,13 +9,14 @@ import json
 import re
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 TINY = Path(__file__).parents[2] / "examples" / "tiny_model"
@@ -156,14 +157,18 @@ def prompt(row: dict[str, str]) -> str:
 
 @torch.no_grad()
 def accuracy(dtype: torch.dtype, exam: list[dict[str, str]]) -> float:
-    """One question at a time: no padding, unlike measure.py."""
+    """Batches of prompts of equal length: no padding, unlike measure.py."""
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=dtype).eval()
-    right = 0
+    by_length: dict[int, list[tuple[list[int], str]]] = defaultdict(list)
     for row in exam:
-        ids = torch.tensor([tokenizer.encode(prompt(row), add_special_tokens=False)])
-        token = model(input_ids=ids, logits_to_keep=1).logits[0, -1].argmax()
-        right += tokenizer.decode([int(token)]) == f" {row['answer']}"
+        ids = tokenizer.encode(prompt(row), add_special_tokens=False)
+        by_length[len(ids)].append((ids, f" {row['answer']}"))
+    right = 0
+    for batch in by_length.values():
+        logits = model(input_ids=torch.tensor([ids for ids, _ in batch]), logits_to_keep=1).logits
+        said = [tokenizer.decode([token]) for token in logits[:, -1].argmax(-1).tolist()]
+        right += sum(text == answer for text, (_, answer) in zip(said, batch, strict=True))
     return right / len(exam)
 
 
@@ -177,13 +182,18 @@ def test_val_accuracy_on_the_card(card: dict[str, Any], dtype: str) -> None:
 
 @torch.no_grad()
 def test_heldout_perplexity_on_the_card(card: dict[str, Any]) -> None:
+    """In batches with padding on the right, which no causal position before it can see."""
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).eval()
+    texts = (TINY / "heldout.txt").read_text(encoding="utf-8").split(SEPARATOR)
+    rows = sorted((tokenizer.encode(t, add_special_tokens=False) for t in texts), key=len)
     nll: list[torch.Tensor] = []
-    for text in (TINY / "heldout.txt").read_text(encoding="utf-8").split(SEPARATOR):
-        ids = torch.tensor([tokenizer.encode(text, add_special_tokens=False)])
-        logprobs = model(input_ids=ids).logits[0, :-1].double().log_softmax(-1)
-        nll.append(-logprobs.gather(1, ids[0, 1:, None]).flatten())
+    for first in range(0, len(rows), 25):
+        batch = rows[first : first + 25]
+        ids = pad_sequence([torch.tensor(row) for row in batch], batch_first=True)
+        logprobs = model(input_ids=ids).logits.log_softmax(-1)
+        for row, scores in zip(batch, logprobs, strict=True):
+            nll.append(-scores[range(len(row) - 1), row[1:]].double())
     measured = torch.cat(nll).mean().exp().item()
     assert measured == pytest.approx(card["float32"]["heldout_perplexity"], rel=1e-4)
 

@@ -73,7 +73,7 @@ class MindSporeWorker(WorkerBase):
         if self.cache_config.kv_cache_memory_bytes:
             return int(self.cache_config.kv_cache_memory_bytes)
         page = sum(spec.page_size_bytes for spec in self.get_kv_cache_spec().values())
-        budget = MemoryBudget(
+        self.memory_budget = MemoryBudget(
             available=self._available,
             utilization=self.cache_config.gpu_memory_utilization,
             num_ranks=self._num_ranks,
@@ -86,8 +86,8 @@ class MindSporeWorker(WorkerBase):
                 self.model_config.max_model_len,
             ),
         )
-        logger.info("Memory: %s", budget)
-        return budget.cache_bytes()
+        logger.info("Memory: %s", self.memory_budget)
+        return self.memory_budget.cache_bytes()
 
     def update_max_model_len(self, max_model_len: int) -> None:
         """vLLM lowered the longest request to what the cache can hold."""
