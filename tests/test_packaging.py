@@ -97,7 +97,7 @@ def _is_setup_call(node: ast.stmt) -> bool:
 def test_entry_points_have_one_source() -> None:
     source = ROOT / "vllm_mindspore" / "source_tree"
     (described,) = source.glob("*.dist-info/entry_points.txt")
-    assert "vllm_mindspore.cli.main:main" in described.read_text(encoding="utf-8")
+    assert "vllm_mindspore.cli.main:entry" in described.read_text(encoding="utf-8")
     assert "cli.main" not in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert "cli.main" not in (ROOT / "setup.py").read_text(encoding="utf-8")
 

@@ -7,10 +7,11 @@ An own command is a module of this package with NAME, HELP, add_arguments(parser
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 import vllm_mindspore  # at the top: spawned children import this module again and must be activated
 
@@ -32,6 +33,21 @@ class Command(Protocol):
 
     def run(self, args: argparse.Namespace) -> int:
         """Do it; returns the exit code."""
+
+
+def entry() -> NoReturn:
+    """The console script: `main`, then the end of the process.
+
+    Own commands end without tearing the interpreter down. torch, ZeroMQ and the tokenizers leave
+    native threads behind an offline engine; under load the teardown has aborted ("terminate called
+    without an active exception", exit code 134) after all results were out.
+    """
+    status = main()
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,4 +89,4 @@ def _run_vllm(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -14,6 +14,10 @@ def custom_op(name: str, num_inputs: int) -> ops.Custom:
 
     Output shape and dtype come from the function's C++ inference in the same library, so the
     operator works in graphs with dynamic shapes. Inputs may be written in place.
+
+    Inputs must own their memory from its start: in a graph MindSpore hands a Custom kernel the base
+    pointer of a view (mint.split, narrow, transpose) without its strides and offset, and
+    `.contiguous()` does not help there.
     """
     register = CustomRegOp(name)
     for index in range(num_inputs):
