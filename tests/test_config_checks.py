@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from vllm import PoolingParams, SamplingParams
-from vllm.config import KVTransferConfig, VllmConfig
+from vllm.config import CompilationMode, CUDAGraphMode, KVTransferConfig, PoolerConfig, VllmConfig
 from vllm.engine.arg_utils import EngineArgs
 
 from vllm_mindspore import config_checks
@@ -68,6 +68,72 @@ WINDOW = {"use_sliding_window": True, "sliding_window": 4096}
 def test_is_refused(tiny_model: Path, arguments: dict[str, Any], asked: str) -> None:
     with pytest.raises(ValueError, match=f"{asked}.* ?{NOT_SUPPORTED}"):
         configure(tiny_model, **arguments)
+
+
+# One per row of the tables of options that nothing reads.
+UNUSED: dict[str, dict[str, Any]] = {
+    "parallel_config.worker_cls": {"worker_cls": "elsewhere.Worker"},
+    "parallel_config.assigned_physical_gpu_ids": {"device_ids": [0]},
+    "attention_config.backend": {"attention_backend": "FLASH_ATTN"},
+    "kernel_config.moe_backend": {"moe_backend": "triton"},
+    "kernel_config.linear_backend": {"linear_backend": "triton"},
+    "kernel_config.linear_backend_per_quant": {
+        "kernel_config": {"linear_backend_per_quant": {"nvfp4_w4a16": "humming"}}
+    },
+    "cache_config.kv_sharing_fast_prefill": {"kv_sharing_fast_prefill": True},
+    "cache_config.kv_cache_dtype_skip_layers": {"kv_cache_dtype_skip_layers": ["0"]},
+    "cache_config.swa_bounded_replay": {"swa_bounded_replay": False},
+    "load_config.safetensors_load_strategy": {"safetensors_load_strategy": "torchao"},
+    "load_config.model_loader_extra_config": {"model_loader_extra_config": {"threads": 2}},
+    "load_config.pt_load_map_location": {"pt_load_map_location": "cuda"},
+    "observability_config.cudagraph_metrics": {"cudagraph_metrics": True},
+    "observability_config.enable_layerwise_nvtx_tracing": {"enable_layerwise_nvtx_tracing": True},
+    "profiler_config.profiler": {"profiler_config": {"profiler": "cuda"}},
+    "additional_config": {"additional_config": {"graph": True}},
+    "model_config.pooler_config": {"pooler_config": PoolerConfig(seq_pooling_type="MEAN")},
+    "compilation_config.mode": {"compilation_config": {"mode": CompilationMode.VLLM_COMPILE}},
+    "compilation_config.cudagraph_mode": {
+        "compilation_config": {"cudagraph_mode": CUDAGraphMode.FULL}
+    },
+    "compilation_config.cudagraph_capture_sizes": {"cudagraph_capture_sizes": [1, 2]},
+    "compilation_config.max_cudagraph_capture_size": {"max_cudagraph_capture_size": 8},
+}
+
+
+@pytest.mark.parametrize("path", UNUSED)
+def test_option_that_nothing_reads_is_refused(tiny_model: Path, path: str) -> None:
+    with pytest.raises(ValueError, match=f"{path}=.* {NOT_SUPPORTED}"):
+        configure(tiny_model, **UNUSED[path])
+
+
+def test_every_unused_option_has_its_case() -> None:
+    rows = (*config_checks.UNUSED, *config_checks.UNUSED_COMPILATION)
+    assert [row.path for row in rows] == list(UNUSED)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"worker_cls": config_checks.WORKER},
+        {"safetensors_load_strategy": "lazy"},
+        {"compilation_config": {"mode": CompilationMode.NONE, "cudagraph_mode": "NONE"}},
+        {"enforce_eager": True},
+        {
+            "trust_remote_code": True,
+            "max_num_seqs": 256,
+            "block_size": 128,
+            "gpu_memory_utilization": 0.8,
+            "max_num_batched_tokens": 16384,
+            "max_model_len": 2048,
+        },
+    ],
+    ids="-".join,
+)
+def test_what_happens_anyway_may_be_asked_for(tiny_model: Path, arguments: dict[str, Any]) -> None:
+    config = configure(tiny_model, **arguments)
+    assert config.compilation_config.mode == CompilationMode.NONE
+    assert config.compilation_config.cudagraph_mode == CUDAGraphMode.NONE
+    config_checks.check(config)  # as the engine process does
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,12 @@ STATES = {
     "import": ("import mindspore", False),
     "context": ("import mindspore as ms; ms.set_device('CPU'); ms.set_context(mode=0)", False),
     "tensor": ("import mindspore as ms; ms.Tensor([1.0]).asnumpy()", False),
+    "dlpack": (
+        "import torch, torch.utils.dlpack as t, mindspore.utils.dlpack as m\n"
+        "m.from_dlpack(t.to_dlpack(torch.zeros(3)))",
+        True,
+    ),
+    "dispatch_threads": ("import mindspore as ms; ms.runtime.dispatch_threads_num(2)", True),
     "pynative_op": (
         "import mindspore as ms; ms.set_context(mode=1); t = ms.Tensor([1.0]); t + t",
         True,

@@ -20,7 +20,6 @@ _MINDSPORE_DTYPES: dict[torch.dtype, ms.Type] = {
     torch.int32: ms.int32,
     torch.int64: ms.int64,
 }
-_TORCH_DTYPES = {mindspore: torch_ for torch_, mindspore in _MINDSPORE_DTYPES.items()}
 
 
 def to_mindspore_dtype(dtype: torch.dtype) -> ms.Type:
@@ -29,11 +28,6 @@ def to_mindspore_dtype(dtype: torch.dtype) -> ms.Type:
         supported = ", ".join(str(d) for d in _MINDSPORE_DTYPES)
         raise ValueError(f"dtype {dtype} has no MindSpore counterpart; supported: {supported}")
     return _MINDSPORE_DTYPES[dtype]
-
-
-def to_torch_dtype(dtype: ms.Type) -> torch.dtype:
-    """The inverse of `to_mindspore_dtype`."""
-    return _TORCH_DTYPES[dtype]
 
 
 def from_torch(tensor: torch.Tensor) -> Tensor:

@@ -7,8 +7,11 @@ Every message names what was asked, why it is refused and what to do instead.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from vllm.logger import init_logger
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 logger = init_logger(f"vllm.{__name__}")  # vLLM shows loggers below its own
 
+WORKER = "vllm_mindspore.worker.worker.MindSporeWorker"
 BLOCK_SIZES = (16, 32, 64, 128)
 LOAD_FORMATS = ("auto", "hf", "safetensors", "dummy")
 MODEL_IMPLEMENTATIONS = ("auto", "vllm")
@@ -30,6 +34,66 @@ _QUANTIZATION_DESCRIPTIONS = "*quant*description*.json"
 Check = Callable[["VllmConfig"], None]
 
 
+@dataclass(frozen=True)
+class Unused:
+    """An option of vLLM that nothing here reads, so that a value of the user's is refused.
+
+    Attributes:
+        path: where VllmConfig holds it.
+        accepted: its default first, then values that ask for what happens anyway.
+        advice: what to do instead.
+    """
+
+    path: str
+    accepted: tuple[object, ...]
+    advice: str
+
+    def found(self, vllm_config: VllmConfig) -> Any:
+        """Its value in a configuration, a member of an enumeration by its name."""
+        value = reduce(getattr, self.path.split("."), vllm_config)
+        return value.name if isinstance(value, Enum) else value
+
+
+UNUSED = (
+    Unused("parallel_config.worker_cls", ("auto", WORKER), "Drop --worker-cls."),
+    Unused("parallel_config.assigned_physical_gpu_ids", (None,), "Drop --device-ids."),
+    Unused("attention_config.backend", (None,), "Drop --attention-backend."),
+    Unused("kernel_config.moe_backend", ("auto",), "Drop --moe-backend."),
+    Unused("kernel_config.linear_backend", ("auto",), "Drop --linear-backend."),
+    Unused("kernel_config.linear_backend_per_quant", (None,), "Drop it from --kernel-config."),
+    Unused("cache_config.kv_sharing_fast_prefill", (False,), "Drop --kv-sharing-fast-prefill."),
+    Unused("cache_config.kv_cache_dtype_skip_layers", ([],), "Drop --kv-cache-dtype-skip-layers."),
+    Unused("cache_config.swa_bounded_replay", (True,), "Drop --no-swa-bounded-replay."),
+    Unused(
+        "load_config.safetensors_load_strategy",
+        (None, "lazy"),
+        "Drop --safetensors-load-strategy: weights are mapped from their files.",
+    ),
+    Unused("load_config.model_loader_extra_config", ({},), "Drop --model-loader-extra-config."),
+    Unused("load_config.pt_load_map_location", ("cpu",), "Drop --pt-load-map-location."),
+    Unused("observability_config.cudagraph_metrics", (False,), "Drop --cudagraph-metrics."),
+    Unused(
+        "observability_config.enable_layerwise_nvtx_tracing",
+        (False,),
+        "Drop --enable-layerwise-nvtx-tracing.",
+    ),
+    Unused(
+        "profiler_config.profiler",
+        (None,),
+        "Drop --profiler-config: the profilers of vLLM do not see MindSpore graphs.",
+    ),
+    Unused("additional_config", ({},), "Drop --additional-config."),
+    Unused("model_config.pooler_config", (None,), "Drop --pooler-config."),
+)
+# vLLM reads these before `check` runs; `check_compilation` sees what the user gave.
+UNUSED_COMPILATION = (
+    Unused("compilation_config.mode", (None, "NONE"), "Use mode 0 or drop it: MindSpore compiles."),
+    Unused("compilation_config.cudagraph_mode", (None, "NONE"), "Use NONE or drop it."),
+    Unused("compilation_config.cudagraph_capture_sizes", (None, []), "Drop the capture sizes."),
+    Unused("compilation_config.max_cudagraph_capture_size", (None, 0), "Drop it."),
+)
+
+
 def check(vllm_config: VllmConfig) -> None:
     """Run every check.
 
@@ -38,6 +102,15 @@ def check(vllm_config: VllmConfig) -> None:
     """
     for run_check in CHECKS:
         run_check(vllm_config)
+
+
+def check_compilation(vllm_config: VllmConfig) -> None:
+    """Refuse a compilation mode or CUDA graphs, while vLLM has not put its defaults there.
+
+    Raises:
+        ValueError: the user asked for one.
+    """
+    _refuse_used(UNUSED_COMPILATION, vllm_config)
 
 
 def check_request(processed_inputs: EngineInput, params: SamplingParams | PoolingParams) -> None:
@@ -67,6 +140,16 @@ def refuse_quantization(method: str) -> NoReturn:
 
 def _refuse(asked: str, reason: str, advice: str) -> NoReturn:
     raise ValueError(f"{asked} is not supported by vllm-mindspore: {reason}. {advice}")
+
+
+def _refuse_used(options: tuple[Unused, ...], vllm_config: VllmConfig) -> None:
+    for option in options:
+        if (value := option.found(vllm_config)) not in option.accepted:
+            _refuse(f"{option.path}={value!r}", "nothing here reads it", option.advice)
+
+
+def _unused_options(vllm_config: VllmConfig) -> None:
+    _refuse_used(UNUSED, vllm_config)
 
 
 def _one_worker(vllm_config: VllmConfig) -> None:
@@ -242,5 +325,6 @@ CHECKS: tuple[Check, ...] = (
     _prompt_embeds,
     _model_implementation,
     _model_runner_protocol,
+    _unused_options,
     _eager,
 )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = init_logger(f"vllm.{__name__}")  # vLLM shows loggers below its own
 
-WORKER = "vllm_mindspore.worker.worker.MindSporeWorker"
+WORKER = config_checks.WORKER
 
 
 class MindSporePlatform(Platform):
@@ -93,8 +93,8 @@ class MindSporePlatform(Platform):
 
     @classmethod
     def support_hybrid_kv_cache(cls) -> bool:
-        """Block tables of several cache groups are vLLM's; the worker follows them."""
-        return True
+        """The worker holds one cache group: vLLM makes all layers alike, or refuses the model."""
+        return False
 
     @classmethod
     def support_static_graph_mode(cls) -> bool:
@@ -141,9 +141,14 @@ class MindSporePlatform(Platform):
 
     @classmethod
     def apply_config_platform_defaults(cls, vllm_config: VllmConfig) -> None:
-        """Switch torch.compile and CUDA graphs off before vLLM derives anything from them."""
+        """Switch torch.compile and CUDA graphs off before vLLM derives anything from them.
+
+        Raises:
+            ValueError: the user asked for one of them.
+        """
         from vllm.config import CompilationMode, CUDAGraphMode
 
+        config_checks.check_compilation(vllm_config)
         vllm_config.compilation_config.mode = CompilationMode.NONE
         vllm_config.compilation_config.cudagraph_mode = CUDAGraphMode.NONE
 

@@ -34,7 +34,12 @@ def register_platform() -> str:
 
 
 def register_general() -> None:
-    """Entry point `vllm.general_plugins`: models and patches, in every process. Idempotent."""
+    """Entry point `vllm.general_plugins`: models and patches, in every process. Idempotent.
+
+    Does nothing where vLLM runs on another platform: its models and functions stay as they are.
+    """
+    if _is_other_platform(_current_platform()):
+        return
     from vllm_mindspore import patches
 
     patches.apply_all()
@@ -50,8 +55,7 @@ def activate() -> None:
     Raises:
         RuntimeError: vLLM resolved to another real platform, or VLLM_PLUGINS leaves us out.
     """
-    platforms = sys.modules.get("vllm.platforms")
-    current = getattr(platforms, "_current_platform", None)
+    current = _current_platform()
     _refuse_other_platform(current)
     _refuse_plugin_filter()
     envs.drop_target_device()
@@ -85,13 +89,26 @@ def _register_quantization_names() -> None:
             register_quantization_config(name)(UnsupportedQuantization)
 
 
+def _current_platform() -> Platform | None:
+    """What vLLM has resolved to in this process, or None while it has not."""
+    current: Platform | None = getattr(sys.modules.get("vllm.platforms"), "_current_platform", None)
+    return current
+
+
+def _is_other_platform(current: Platform | None) -> bool:
+    if current is None or current.is_unspecified():
+        return False
+    return not isinstance(current, import_module("vllm_mindspore.platform").MindSporePlatform)
+
+
 def _refuse_other_platform(current: Platform | None) -> None:
-    if current is None or current.is_unspecified() or current.is_out_of_tree():
+    if not _is_other_platform(current):
         return
     raise RuntimeError(
         f"vLLM already runs on {type(current).__name__} in this process, so vllm_mindspore cannot "
-        "take effect. Import vllm_mindspore before vllm, and unset VLLM_TARGET_DEVICE (the value "
-        "'cpu' makes vLLM skip every platform plugin)."
+        "take effect. Import vllm_mindspore before vllm, unset VLLM_TARGET_DEVICE (the value "
+        "'cpu' makes vLLM skip every platform plugin), and uninstall other platform plugins or "
+        f"leave them out with VLLM_PLUGINS={','.join(ENTRY_POINT_NAMES)}."
     )
 
 

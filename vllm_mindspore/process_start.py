@@ -2,7 +2,8 @@
 """How engine processes may be started from this one: fork while MindSpore is idle, else spawn.
 
 A process forked after MindSpore has run an op hangs in its first op: the runtime's threads do not
-survive the fork. Importing MindSpore, setting contexts and creating tensors start no thread.
+survive the fork. Importing MindSpore, setting contexts and creating tensors start no thread. A fork
+also inherits settings that MindSpore takes only once, and then refuses to take from a worker.
 """
 
 from __future__ import annotations
@@ -23,28 +24,44 @@ _RUNTIME_THREADS = ("ActorThread_", "KernelThread_", "frontend_queue", "backend_
 # The module by which a worker sets MindSpore up; loaded in workers only.
 _WORKER_RUNTIME = "vllm_mindspore.device.runtime"
 _ADVICE = (
-    "Either create the LLM before the first MindSpore op, or put the whole program, its MindSpore "
+    "Either create the LLM before the first MindSpore op and leave MindSpore's threads alone, or put the whole program, its MindSpore "
     "ops included, under `if __name__ == '__main__':`."
 )
 
 
 def mindspore_has_run() -> bool:
-    """Whether MindSpore's runtime threads exist in this process (Linux)."""
+    """Whether a worker can no longer be set up here or in a fork of this process (Linux).
+
+    So it is when MindSpore's runtime threads exist, or its device or dispatch threads are fixed.
+    """
     if "mindspore" not in sys.modules:
         return False
-    return any(name.startswith(_RUNTIME_THREADS) for name in _thread_names())
+    return _settings_are_fixed() or any(
+        name.startswith(_RUNTIME_THREADS) for name in _thread_names()
+    )
+
+
+def _settings_are_fixed() -> bool:
+    """Whether MindSpore would refuse what a worker sets: the device and its dispatch threads."""
+    mindspore = sys.modules["mindspore._c_expression"]
+    if mindspore.RuntimeConf.get_instance().is_dispatch_threads_num_configured():
+        return True
+    if mindspore.DeviceManagerConf.get_instance().is_device_enable():
+        return False  # chosen already; choosing it again is accepted
+    device = mindspore.DeviceContextManager.get_instance().get_device_context("CPU")
+    return device is not None and bool(device.initialized())
 
 
 def require_idle_mindspore() -> None:
     """For the process that is to become a worker, before it sets up MindSpore.
 
     Raises:
-        RuntimeError: an op has run, so device, threads and kernels can no longer be chosen.
+        RuntimeError: device, threads or kernels can no longer be chosen.
     """
     if mindspore_has_run():
         raise RuntimeError(
-            "MindSpore has already run an op in this process, so it cannot be set up for a worker: "
-            f"device, threads and kernels are fixed by the first op. {_ADVICE}"
+            "MindSpore has already run an op, or its threads have been set, in this process, so it "
+            f"cannot be set up for a worker: device, threads and kernels are fixed. {_ADVICE}"
         )
 
 
@@ -67,12 +84,14 @@ def _use_spawn() -> None:
     script = _main_script()
     if script is not None and not _has_main_guard(script):
         raise RuntimeError(
-            "MindSpore has already run an op in this process, so a forked engine would hang; the "
+            "MindSpore has already run an op, or its threads have been set, in this process, so a "
+            "forked engine would hang or fail; the "
             f"alternative, spawn, imports {script} again, which has no main guard. {_ADVICE}"
         )
     if envs.worker_start_method() != "spawn":
         logger.warning(
-            "MindSpore has already run an op in this process: a forked engine would hang. "
+            "MindSpore has already run an op, or its threads have been set, in this process: a "
+            "forked engine would hang or fail. "
             "Starting the engine with spawn (VLLM_WORKER_MULTIPROC_METHOD=spawn)."
         )
         envs.force_spawn()

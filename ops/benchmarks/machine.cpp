@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/guard.h"
 #include "vmo/api.h"
 #include "vmo/isa.h"
 #include "vmo/thread_pool.h"
@@ -28,9 +29,7 @@ uint64_t sum_words(const uint64_t* words, int64_t count) {
   return sums[0] + sums[1] + sums[2] + sums[3] + sums[4] + sums[5] + sums[6] + sums[7];
 }
 
-}  // namespace
-
-double vmo_measure_read_bandwidth(int64_t bytes) {
+double read_bandwidth(int64_t bytes) {
   const int64_t tasks = bytes / (kWordsPerTask * 8);
   const std::unique_ptr<uint64_t[]> words(new uint64_t[static_cast<size_t>(tasks * kWordsPerTask)]);
   std::vector<uint64_t> results(static_cast<size_t>(tasks));
@@ -47,16 +46,44 @@ double vmo_measure_read_bandwidth(int64_t bytes) {
   return static_cast<double>(tasks * kWordsPerTask * 8) / seconds;
 }
 
-double vmo_measure_peak(int dtype) {
-  const vmo::KernelTable* table = vmo::active_kernels("vmo_measure_peak");
-  if (table == nullptr || dtype < 0 || dtype >= vmo::kDenseTypes) return 0.0;
+double peak(const vmo::KernelTable& table, int dtype) {
   constexpr int64_t kIterations = 200000;
   const int threads = vmo::num_threads();
   std::vector<double> operations(static_cast<size_t>(threads));
   const auto start = Clock::now();
-  vmo::parallel_for(threads, [&](int64_t i) { operations[static_cast<size_t>(i)] = table->by_dtype[dtype].peak(kIterations); });
+  vmo::parallel_for(threads, [&](int64_t i) { operations[static_cast<size_t>(i)] = table.by_dtype[dtype].peak(kIterations); });
   const double seconds = seconds_since(start);
   double total = 0;
   for (const double count : operations) total += count;
   return total / seconds;
+}
+
+}  // namespace
+
+double vmo_measure_read_bandwidth(int64_t bytes) {
+  constexpr const char* kName = "vmo_measure_read_bandwidth";
+  constexpr int64_t kLeast = kWordsPerTask * 8;
+  double result = 0;
+  vmo::guarded(kName, [&] {
+    if (bytes < kLeast) {
+      return vmo::fail(kName, "got %lld bytes; expected at least %lld", static_cast<long long>(bytes),
+                       static_cast<long long>(kLeast));
+    }
+    result = read_bandwidth(bytes);
+    return vmo::kOk;
+  });
+  return result;
+}
+
+double vmo_measure_peak(int dtype) {
+  constexpr const char* kName = "vmo_measure_peak";
+  double result = 0;
+  vmo::guarded(kName, [&] {
+    const vmo::KernelTable* table = vmo::active_kernels(kName);
+    if (table == nullptr) return vmo::kError;
+    if (dtype < 0 || dtype >= vmo::kDenseTypes) return vmo::fail(kName, "got dtype %d; expected 0, 1 or 2", dtype);
+    result = peak(*table, dtype);
+    return vmo::kOk;
+  });
+  return result;
 }

@@ -104,6 +104,7 @@ void run_attention(const ElementKernels& kernels, size_t element, AttentionArgs 
   } else {
     parallel_for(count, run);
   }
+  if (used == tokens) return;
   char* rest = args.out + used * args.ldout * static_cast<int64_t>(element);
   std::memset(rest, 0, static_cast<size_t>((tokens - used) * args.ldout) * element);
 }

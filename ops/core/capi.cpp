@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The C functions around the operations: null checks and no exception beyond this point.
+// The C functions around the operations: checks of pointers and views, and no exception beyond this point.
 #include "vmo/api.h"
 
-#include <new>
+#include <initializer_list>
 
 #include "attention_attributes.h"
+#include "check.h"
+#include "guard.h"
 #include "vmo/core.h"
+#include "vmo/kernel_table.h"
 
 namespace {
 
@@ -16,21 +19,24 @@ const TensorView kAbsent{};
 
 const TensorView& optional(const vmo_tensor* tensor) { return tensor == nullptr ? kAbsent : *tensor; }
 
+// Tensors one argument points to.
+struct Views {
+  const vmo_tensor* first;
+  int count = 1;
+  bool required = true;
+};
+
+Views needed(const vmo_tensor* tensor) { return {tensor}; }
+Views maybe(const vmo_tensor* tensors, int count = 1) { return {tensors, tensors == nullptr ? 0 : count, false}; }
+
 // Runs body() unless one of the tensors is missing or malformed.
-template <class Body, class... Tensors>
-int call(const char* op, Body body, const Tensors*... tensors) {
-  const vmo_tensor* all[] = {tensors...};
-  for (const vmo_tensor* tensor : all) {
-    if (tensor == nullptr) return fail(op, "a required tensor is a null pointer");
-    if (tensor->ndim < 0 || tensor->ndim > vmo::kMaxRank) {
-      return fail(op, "a tensor has %d dimensions; expected 0 to %d", tensor->ndim, vmo::kMaxRank);
-    }
+template <class Body>
+int call(const char* op, Body body, std::initializer_list<Views> arguments) {
+  for (const Views& views : arguments) {
+    if (views.required && views.first == nullptr) return fail(op, "a required tensor is a null pointer");
+    for (int i = 0; i < views.count; ++i) VMO_TRY(vmo::check_view(op, views.first[i]));
   }
-  try {
-    return body();
-  } catch (const std::bad_alloc&) {
-    return fail(op, "out of memory");
-  }
+  return vmo::guarded(op, body);
 }
 
 }  // namespace
@@ -38,34 +44,36 @@ int call(const char* op, Body body, const Tensors*... tensors) {
 int vmo_core_linear(const vmo_tensor* x, int weights, const vmo_tensor* w, const vmo_tensor* bias,
                     const vmo_tensor* y) {
   const auto body = [&] { return vmo::linear("linear", *x, weights, w, bias, *y); };
-  return call("linear", body, x, w, y);
+  // A number the operation refuses says nothing about the arrays.
+  const int given = weights < 1 || weights > vmo::kMaxWeights ? 0 : weights;
+  return call("linear", body, {needed(x), Views{w, given}, maybe(bias, given), needed(y)});
 }
 
 int vmo_core_matmul(const vmo_tensor* a, const vmo_tensor* b, int transpose_a, int transpose_b, const vmo_tensor* y) {
   const auto body = [&] { return vmo::matmul("matmul", *a, *b, transpose_a != 0, transpose_b != 0, *y); };
-  return call("matmul", body, a, b, y);
+  return call("matmul", body, {needed(a), needed(b), needed(y)});
 }
 
 int vmo_core_gate_up_swiglu(const vmo_tensor* x, const vmo_tensor* gate, const vmo_tensor* up, const vmo_tensor* y) {
   const auto body = [&] { return vmo::gate_up_swiglu("gate_up_swiglu", *x, *gate, *up, *y); };
-  return call("gate_up_swiglu", body, x, gate, up, y);
+  return call("gate_up_swiglu", body, {needed(x), needed(gate), needed(up), needed(y)});
 }
 
 int vmo_core_lm_head(const vmo_tensor* hidden, const vmo_tensor* rows, const vmo_tensor* weight, const vmo_tensor* y) {
   const auto body = [&] { return vmo::lm_head("lm_head", *hidden, *rows, *weight, *y); };
-  return call("lm_head", body, hidden, rows, weight, y);
+  return call("lm_head", body, {needed(hidden), needed(rows), needed(weight), needed(y)});
 }
 
 int vmo_core_gather(const vmo_tensor* params, const vmo_tensor* indices, int64_t axis, int64_t batch_dims,
                     const vmo_tensor* y) {
   const auto body = [&] { return vmo::gather("gather", *params, *indices, axis, batch_dims, *y); };
-  return call("gather", body, params, indices, y);
+  return call("gather", body, {needed(params), needed(indices), needed(y)});
 }
 
 int vmo_core_rms_norm(const vmo_tensor* x, const vmo_tensor* gamma, double epsilon, const vmo_tensor* y,
                       const vmo_tensor* rstd) {
   const auto body = [&] { return vmo::rms_norm("rms_norm", *x, *gamma, epsilon, *y, optional(rstd)); };
-  return call("rms_norm", body, x, gamma, y);
+  return call("rms_norm", body, {needed(x), needed(gamma), needed(y), maybe(rstd)});
 }
 
 int vmo_core_add_rms_norm(const vmo_tensor* x, const vmo_tensor* residual, const vmo_tensor* gamma, double epsilon,
@@ -73,23 +81,24 @@ int vmo_core_add_rms_norm(const vmo_tensor* x, const vmo_tensor* residual, const
   const auto body = [&] {
     return vmo::add_rms_norm("add_rms_norm", *x, *residual, *gamma, epsilon, *y, optional(rstd), *sum);
   };
-  return call("add_rms_norm", body, x, residual, gamma, y, sum);
+  return call("add_rms_norm", body,
+              {needed(x), needed(residual), needed(gamma), needed(y), maybe(rstd), needed(sum)});
 }
 
 int vmo_core_rotary(const vmo_tensor* x, const vmo_tensor* cos, const vmo_tensor* sin, int64_t head_dim,
                     int interleaved, const vmo_tensor* y) {
   const auto body = [&] { return vmo::rotary("rotary", *x, *cos, *sin, head_dim, interleaved != 0, *y); };
-  return call("rotary", body, x, cos, sin, y);
+  return call("rotary", body, {needed(x), needed(cos), needed(sin), needed(y)});
 }
 
 int vmo_core_swiglu(const vmo_tensor* x, int64_t axis, const vmo_tensor* y) {
   const auto body = [&] { return vmo::swiglu("swiglu", *x, axis, *y); };
-  return call("swiglu", body, x, y);
+  return call("swiglu", body, {needed(x), needed(y)});
 }
 
 int vmo_core_silu(const vmo_tensor* x, const vmo_tensor* y) {
   const auto body = [&] { return vmo::silu("silu", *x, *y); };
-  return call("silu", body, x, y);
+  return call("silu", body, {needed(x), needed(y)});
 }
 
 int vmo_core_reshape_and_cache(const vmo_tensor* key, const vmo_tensor* value, const vmo_tensor* key_cache,
@@ -98,7 +107,8 @@ int vmo_core_reshape_and_cache(const vmo_tensor* key, const vmo_tensor* value, c
     return vmo::reshape_and_cache("reshape_and_cache", *key, optional(value), *key_cache, optional(value_cache),
                                   *slot_mapping);
   };
-  return call("reshape_and_cache", body, key, key_cache, slot_mapping);
+  return call("reshape_and_cache", body,
+              {needed(key), maybe(value), needed(key_cache), maybe(value_cache), needed(slot_mapping)});
 }
 
 int vmo_core_paged_attention(const vmo_tensor* query, const vmo_tensor* key_cache, const vmo_tensor* value_cache,
@@ -110,25 +120,27 @@ int vmo_core_paged_attention(const vmo_tensor* query, const vmo_tensor* key_cach
     return vmo::paged_attention("paged_attention", *query, *key_cache, *value_cache, sequences, heads, kv_heads, scale,
                                 *out);
   };
-  return call("paged_attention", body, query, key_cache, value_cache, block_tables, context_lens, out);
+  return call("paged_attention", body,
+              {needed(query), needed(key_cache), needed(value_cache), needed(block_tables), needed(context_lens),
+               maybe(query_lens), needed(out)});
 }
 
 int vmo_core_attention_block(const vmo_tensor* tensors) {
   const auto body = [&] { return vmo::attention_block_from("attention_block", tensors); };
-  return call("attention_block", body, tensors);
+  return call("attention_block", body, {Views{tensors, vmo::kAttentionBlockTensors}});
 }
 
 int vmo_core_cast(const vmo_tensor* x, const vmo_tensor* y) {
   const auto body = [&] { return vmo::cast("cast", *x, *y); };
-  return call("cast", body, x, y);
+  return call("cast", body, {needed(x), needed(y)});
 }
 
 int vmo_core_copy(const vmo_tensor* x, const vmo_tensor* y) {
   const auto body = [&] { return vmo::copy("copy", *x, *y); };
-  return call("copy", body, x, y);
+  return call("copy", body, {needed(x), needed(y)});
 }
 
 int vmo_core_split(const vmo_tensor* x, int64_t axis, int outputs, const vmo_tensor* y) {
   const auto body = [&] { return vmo::split("split", *x, axis, outputs, y); };
-  return call("split", body, x, y);
+  return call("split", body, {needed(x), Views{y, outputs}});
 }

@@ -2,6 +2,7 @@
 // Conversion between all element types.
 #include <cmath>
 #include <complex>
+#include <cstdint>
 #include <type_traits>
 
 #include "check.h"
@@ -60,11 +61,15 @@ auto value_of(T x) {
   }
 }
 
-// Truncates towards zero into 64 bits (saturating, NaN -> 0), then wraps to the target width.
+// Truncates towards zero. int32: INT32_MIN for NaN and what does not fit, as MindSpore's own kernel gives. Others: into
+// 64 bits (saturating, NaN -> 0), then wrapped to the target width.
 template <class To, class Value>
 To float_to_integer(Value x) {
-  if (std::isnan(x)) return 0;
   const auto wide = static_cast<double>(x);
+  if constexpr (std::is_same_v<To, int32_t>) {
+    return wide > -2147483649.0 && wide < 2147483648.0 ? static_cast<int32_t>(wide) : INT32_MIN;
+  }
+  if (std::isnan(wide)) return 0;
   if constexpr (std::is_same_v<To, uint64_t>) {
     if (wide >= 18446744073709551616.0) return UINT64_MAX;
     if (wide >= 9223372036854775808.0) return static_cast<uint64_t>(wide);

@@ -2,6 +2,7 @@
 // Argument checks.
 #include "check.h"
 
+#include <algorithm>
 #include <cstdio>
 
 namespace vmo {
@@ -31,6 +32,25 @@ const char* join(const Extents& extents, int count) {
 const char* shape_text(const TensorView& view) { return join(view.shape, view.ndim); }
 const char* shape_text(std::initializer_list<int64_t> shape) {
   return join(shape.begin(), static_cast<int>(shape.size()));
+}
+
+Status check_view(const char* op, const TensorView& view) {
+  if (view.ndim < 0 || view.ndim > kMaxRank) {
+    return fail(op, "a tensor has %d dimensions; expected 0 to %d", view.ndim, kMaxRank);
+  }
+  // All products of extents must fit, those of an empty tensor too.
+  auto bytes = std::max<int64_t>(static_cast<int64_t>(size_of(view.dtype)), 1);
+  for (int axis = 0; axis < view.ndim; ++axis) {
+    const int64_t extent = view.shape[axis];
+    if (extent < 0) {
+      return fail(op, "axis %d of a tensor has the extent %lld; expected at least 0", axis,
+                  static_cast<long long>(extent));
+    }
+    if (__builtin_mul_overflow(bytes, std::max<int64_t>(extent, 1), &bytes)) {
+      return fail(op, "the size of a tensor of shape %s exceeds 64 bits", shape_text(view));
+    }
+  }
+  return kOk;
 }
 
 Status dense_kernels(const char* op, const char* name, DType dtype, const ElementKernels** kernels) {

@@ -22,6 +22,9 @@ constexpr int64_t kAny = -1;
 const char* shape_text(const TensorView& view);
 const char* shape_text(std::initializer_list<int64_t> shape);
 
+// Refuses a view whose rank, extents or size cannot be those of a tensor; everything else here relies on them.
+Status check_view(const char* op, const TensorView& view);
+
 // Kernels of the element type, after checking that it is a dense one.
 Status dense_kernels(const char* op, const char* name, DType dtype, const ElementKernels** kernels);
 Status require_dtype(const char* op, const char* name, const TensorView& view, DType expected);

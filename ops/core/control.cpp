@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Version, instruction set, threads, errors and counters for callers of the C API.
 #include <atomic>
+#include <stdexcept>
 
+#include "guard.h"
 #include "vmo/api.h"
 #include "vmo/error.h"
+#include "vmo/footprint.h"
 #include "vmo/isa.h"
 #include "vmo/stats.h"
 #include "vmo/thread_pool.h"
@@ -23,17 +26,24 @@ int vmo_num_threads() { return vmo::num_threads(); }
 
 int vmo_set_num_threads(int n) {
   if (n < 1) return vmo::fail("vmo_set_num_threads", "got %d threads; expected at least 1", n);
-  vmo::set_num_threads(n);
-  return vmo::kOk;
+  return vmo::guarded("vmo_set_num_threads", [n] {
+    vmo::set_num_threads(n);
+    return vmo::kOk;
+  });
 }
 
 const char* vmo_last_error() { return vmo::last_error(); }
 void vmo_clear_error() { vmo::clear_error(); }
 void vmo_set_noop(int on) { vmo::set_noop(on != 0); }
+void vmo_start_footprint() { vmo::start_footprint(); }
+int64_t vmo_stop_footprint() { return static_cast<int64_t>(vmo::stop_footprint()); }
 void vmo_enable_stats(int on) { vmo::enable_stats(on != 0); }
 void vmo_reset_stats() { vmo::reset_stats(); }
 
 int vmo_op_stats(const char* name, int64_t* calls, int64_t* nanoseconds) {
+  if (name == nullptr || calls == nullptr || nanoseconds == nullptr) {
+    return vmo::fail("vmo_op_stats", "an argument is a null pointer");
+  }
   const vmo::OpStats* stats = vmo::find_stats(name);
   if (stats == nullptr) return vmo::fail("vmo_op_stats", "no operation is named \"%s\"", name);
   *calls = stats->calls;
@@ -42,11 +52,15 @@ int vmo_op_stats(const char* name, int64_t* calls, int64_t* nanoseconds) {
 }
 
 int vmo_test_pool(int64_t tasks, int64_t work, int64_t* sum) {
-  std::atomic<int64_t> total{0};
-  vmo::parallel_for(tasks, [&](int64_t task) {
-    for (int64_t i = 0; i < work; ++i) __asm__ volatile("" : : "r"(i));
-    total.fetch_add(task + 1);
+  if (sum == nullptr) return vmo::fail("vmo_test_pool", "sum is a null pointer");
+  return vmo::guarded("vmo_test_pool", [=] {
+    std::atomic<int64_t> total{0};
+    vmo::parallel_for(tasks, [&](int64_t task) {
+      if (work < 0) throw std::runtime_error("a task threw");
+      for (int64_t i = 0; i < work; ++i) __asm__ volatile("" : : "r"(i));
+      total.fetch_add(task + 1);
+    });
+    *sum = total;
+    return vmo::kOk;
   });
-  *sum = total;
-  return vmo::kOk;
 }

@@ -31,6 +31,13 @@ Status last_axis(const char* op, const char* name, const TensorView& x, int64_t*
   return kOk;
 }
 
+// Rows of x [..., K], from its shape: K may be 0.
+int64_t count_rows(const TensorView& x) {
+  int64_t rows = 1;
+  for (int i = 0; i + 1 < x.ndim; ++i) rows *= x.shape[i];
+  return rows;
+}
+
 }  // namespace
 
 Status linear(const char* op, const TensorView& x, int weights, const TensorView* w, const TensorView* bias,
@@ -54,7 +61,7 @@ Status linear(const char* op, const TensorView& x, int weights, const TensorView
   VMO_TRY(input_rows(op, "x", x, args.inner, ScratchSlot::kMaterialise0, &rows));
   args.float_output = y.dtype == DType::kFloat32;
   if (!args.float_output) VMO_TRY(require_dtype(op, "y", y, x.dtype));
-  args.rows = args.inner == 0 ? (total == 0 ? 0 : y.numel() / total) : rows.rows;
+  args.rows = count_rows(x);
   VMO_TRY(require_output(op, "y", y, args.rows * total));
   args.x = rows.data;
   args.ldx = rows.stride;
@@ -77,10 +84,10 @@ Status gate_up_swiglu(const char* op, const TensorView& x, const TensorView& gat
   VMO_TRY(require_shape(op, "up", up, {gate.shape[0], args.inner}));
   VMO_TRY(input_rows(op, "x", x, args.inner, ScratchSlot::kMaterialise0, &rows));
   VMO_TRY(require_dtype(op, "y", y, x.dtype));
-  VMO_TRY(require_output(op, "y", y, rows.rows * gate.shape[0]));
+  args.rows = count_rows(x);
+  VMO_TRY(require_output(op, "y", y, args.rows * gate.shape[0]));
   args.x = rows.data;
   args.ldx = rows.stride;
-  args.rows = rows.rows;
   args.gate = gate_rows.data;
   args.ldgate = gate_rows.stride;
   args.up = up_rows.data;

@@ -2,6 +2,8 @@
 // Last-error store shared by all threads: MindSpore runs kernels on its own thread, Python reads on another.
 #include "vmo/error.h"
 
+#include <pthread.h>
+
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -15,6 +17,11 @@ constexpr size_t kMaxMessage = 1024;
 std::mutex g_mutex;
 char g_message[kMaxMessage] = "";
 char g_printed[kMaxMessage] = "";
+
+void lock_store() { g_mutex.lock(); }
+void unlock_store() { g_mutex.unlock(); }
+// A child of fork must not inherit the lock held by a thread it does not have.
+[[maybe_unused]] const int g_fork_handlers = pthread_atfork(lock_store, unlock_store, unlock_store);
 
 }  // namespace
 

@@ -71,16 +71,17 @@ bool as_rows(const TensorView& view, int64_t cols, Rows* out) {
     inner *= view.shape[axis];
   }
   if (inner != cols) return false;
-  int64_t outer = 0;  // stride the next slower dimension must have; 0: not met yet
+  bool met = false;  // a dimension that counts rows
+  int64_t next = 0;  // stride the next slower one must have; 0 is one too: a repeated row
   for (; axis >= 0; --axis) {
     if (view.shape[axis] == 1) continue;
-    if (outer == 0) {
-      out->stride = view.strides[axis];
-      outer = out->stride;
-    } else if (view.strides[axis] != outer) {
+    if (!met) {
+      out->stride = next = view.strides[axis];
+      met = true;
+    } else if (view.strides[axis] != next) {
       return false;
     }
-    outer *= view.shape[axis];
+    next *= view.shape[axis];
   }
   return true;
 }

@@ -17,6 +17,7 @@
 #include <chrono>
 #include <climits>
 #include <cstdlib>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -66,15 +67,16 @@ bool spin_until(Condition done) {
 class Pool {
  public:
   explicit Pool(int threads) {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work_loop(); });
+    try {
+      for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work_loop(); });
+    } catch (...) {  // the system gives no more threads: those that run must end before their pool does
+      shut_down();
+      throw;
+    }
   }
-  ~Pool() {
-    stop_ = true;
-    announce(INT_MAX);
-    for (std::thread& worker : workers_) worker.join();
-  }
+  ~Pool() { shut_down(); }
 
-
+  // `function` must not throw: the job would end with workers inside.
   void run(int64_t count, TaskFunction function, void* context) {
     function_ = function;
     context_ = context;
@@ -87,6 +89,12 @@ class Pool {
   }
 
  private:
+  void shut_down() {
+    stop_ = true;
+    announce(INT_MAX);
+    for (std::thread& worker : workers_) worker.join();
+  }
+
   void announce(int wanted) {
     epoch_.fetch_add(1);
     if (sleepers_.load() > 0) futex_wake(epoch_, wanted);
@@ -182,7 +190,7 @@ int default_threads() {
 struct State {
   std::mutex lock;
   Pool* pool = nullptr;
-  int threads = default_threads();
+  std::atomic<int> threads = default_threads();  // read without the lock, which a running job holds
 };
 
 std::atomic<State*> g_state{nullptr};
@@ -193,7 +201,7 @@ void forget_after_fork() {
   t_inside_task = false;
   if (old == nullptr) return;
   auto* fresh = new State;  // the old one is leaked: destroying it would join threads that do not exist
-  fresh->threads = old->threads;
+  fresh->threads = old->threads.load();
   g_state.store(fresh);
 }
 
@@ -213,6 +221,25 @@ void run_inline(int64_t count, TaskFunction function, void* context) {
   for (int64_t task = 0; task < count; ++task) function(context, task);
 }
 
+// One run_tasks call. The first exception of a task waits here until every worker has left the job.
+struct Job {
+  TaskFunction function;
+  void* context;
+  std::atomic<bool> failed{false};
+  std::exception_ptr error = nullptr;
+};
+
+void run_guarded(void* opaque, int64_t task) {
+  Job& job = *static_cast<Job*>(opaque);
+  t_inside_task = true;
+  try {
+    job.function(job.context, task);
+  } catch (...) {
+    if (!job.failed.exchange(true)) job.error = std::current_exception();
+  }
+  t_inside_task = false;
+}
+
 }  // namespace
 
 Status check_thread_setting(const char* op) {
@@ -221,11 +248,7 @@ Status check_thread_setting(const char* op) {
               kMaxThreads);
 }
 
-int num_threads() {
-  State& current = state();
-  const std::lock_guard<std::mutex> lock(current.lock);
-  return current.threads;
-}
+int num_threads() { return state().threads; }
 
 void set_num_threads(int n) {
   State& current = state();
@@ -241,19 +264,9 @@ void run_tasks(int64_t count, TaskFunction function, void* context) {
   const std::unique_lock<std::mutex> lock(current.lock, std::try_to_lock);
   if (!lock.owns_lock() || current.threads == 1) return run_inline(count, function, context);
   if (current.pool == nullptr) current.pool = new Pool(current.threads);
-  struct Job {
-    TaskFunction function;
-    void* context;
-  } job{function, context};
-  current.pool->run(
-      count,
-      [](void* opaque, int64_t task) {
-        const Job& inner = *static_cast<Job*>(opaque);
-        t_inside_task = true;
-        inner.function(inner.context, task);
-        t_inside_task = false;
-      },
-      &job);
+  Job job{function, context};
+  current.pool->run(count, run_guarded, &job);
+  if (job.error != nullptr) std::rethrow_exception(job.error);
 }
 
 }  // namespace vmo

@@ -52,15 +52,24 @@ inline void prefetch_rows(const T* const* rows, int count, int64_t width) {
   }
 }
 
+// Keys of the block at first_key that the row sees.
+inline int visible_keys(const AttentionState& state, int row, int64_t first_key) {
+  const int64_t left = state.limit[row] - first_key;
+  return left <= 0 ? 0 : left < kKeyBlock ? static_cast<int>(left) : kKeyBlock;
+}
+
+inline bool any_nan(const float* values, int count) {
+  for (int i = 0; i < count; ++i) {
+    if (values[i] != values[i]) return true;
+  }
+  return false;
+}
+
 // Scores of one row -> probabilities relative to the new maximum; rescales the row's sums.
 inline void softmax_row(AttentionState& state, int row, int64_t first_key, float scale) {
-  const int64_t left = state.limit[row] - first_key;
+  const int visible = visible_keys(state, row, first_key);
+  if (visible == 0) return;
   float* scores = state.scores + row * kKeyBlock;
-  if (left <= 0) {  // sees none of these keys
-    for (int i = 0; i < kKeyBlock; i += Vec::kLanes) Vec::zero().store(scores + i);
-    return;
-  }
-  const int visible = left < kKeyBlock ? static_cast<int>(left) : kKeyBlock;
   const float kMinusInfinity = -__builtin_inff();
   Vec highest = Vec::set1(state.maximum[row]);
   for (int i = 0; i < visible; i += Vec::kLanes) {
@@ -70,6 +79,10 @@ inline void softmax_row(AttentionState& state, int row, int64_t first_key, float
     highest = max(highest, v);
   }
   const float maximum = reduce_max(highest);
+  if (maximum == kMinusInfinity && !any_nan(scores, visible)) {  // no weight so far; the formula below gives NaN
+    for (int i = 0; i < kKeyBlock; i += Vec::kLanes) Vec::zero().store(scores + i);
+    return;
+  }
   const Vec offset = Vec::set1(maximum);
   Vec total = Vec::zero();
   for (int i = 0; i < kKeyBlock; i += Vec::kLanes) {
@@ -89,9 +102,11 @@ inline void softmax_row(AttentionState& state, int row, int64_t first_key, float
   for (int64_t i = 0; i < state.width; i += Vec::kLanes) (Vec::load(sums + i) * rescale).store(sums + i);
 }
 
-// sums[row, d] += sum_j p[row, j] * value[j, d] for kRows rows and kVecs vectors of d, j in rising order.
+// sums[row, d] += sum_j p[row, j] * value[j, d] for kRows rows and kVecs vectors of d, j in rising order from begin to
+// end - 1: only keys that all these rows see, since the product with a masked key's NaN or infinity is NaN.
 template <class T, int kRows, int kVecs>
-inline void add_values(AttentionState& state, int row, const T* const* values, int64_t d, int64_t head_dim) {
+inline void add_values(AttentionState& state, int row, const T* const* values, int begin, int end, int64_t d,
+                       int64_t head_dim) {
   Vec sums[kRows][kVecs];
   float* base = state.sums + row * state.width + d;
   for (int r = 0; r < kRows; ++r) {
@@ -99,7 +114,7 @@ inline void add_values(AttentionState& state, int row, const T* const* values, i
   }
   const float* p = state.scores + row * kKeyBlock;
   const bool whole = d + kVecs * Vec::kLanes <= head_dim;
-  for (int j = 0; j < state.keys; ++j) {
+  for (int j = begin; j < end; ++j) {
     Vec value[kVecs];
     for (int v = 0; v < kVecs; ++v) {
       const T* source = values[j] + d + v * Vec::kLanes;
@@ -116,12 +131,25 @@ inline void add_values(AttentionState& state, int row, const T* const* values, i
 }
 
 template <class T, int kRows>
-inline void add_values_rows(AttentionState& state, int row, const T* const* values, int64_t head_dim) {
+inline void add_values_range(AttentionState& state, int row, const T* const* values, int begin, int end,
+                             int64_t head_dim) {
+  if (begin == end) return;
   int64_t d = 0;
   for (; d + kValueVecs * Vec::kLanes <= state.width; d += kValueVecs * Vec::kLanes) {
-    add_values<T, kRows, kValueVecs>(state, row, values, d, head_dim);
+    add_values<T, kRows, kValueVecs>(state, row, values, begin, end, d, head_dim);
   }
-  for (; d < state.width; d += Vec::kLanes) add_values<T, kRows, 1>(state, row, values, d, head_dim);
+  for (; d < state.width; d += Vec::kLanes) add_values<T, kRows, 1>(state, row, values, begin, end, d, head_dim);
+}
+
+// kRows rows of one head together as far as the first sees, which sees least, then each alone.
+template <class T, int kRows>
+inline void add_values_rows(AttentionState& state, int row, const T* const* values, int64_t first_key,
+                            int64_t head_dim) {
+  const int shared = visible_keys(state, row, first_key);
+  add_values_range<T, kRows>(state, row, values, 0, shared, head_dim);
+  for (int r = row + 1; r < row + kRows; ++r) {
+    add_values_range<T, 1>(state, r, values, shared, visible_keys(state, r, first_key), head_dim);
+  }
 }
 
 // Rows [row0, row0 + count) of the state, all of one kv head, against the current key block.
@@ -133,12 +161,14 @@ inline void visit_head(const AttentionArgs& args, AttentionState& state, const T
               state.scores + row0 * kKeyBlock, kKeyBlock);
   for (int row = row0; row < end; ++row) softmax_row(state, row, first_key, args.scale);
   int row = row0;
-  for (; row + kValueRows <= end; row += kValueRows) add_values_rows<T, kValueRows>(state, row, values, args.head_dim);
+  for (; row + kValueRows <= end; row += kValueRows) {
+    add_values_rows<T, kValueRows>(state, row, values, first_key, args.head_dim);
+  }
   if (row + 2 <= end) {
-    add_values_rows<T, 2>(state, row, values, args.head_dim);
+    add_values_rows<T, 2>(state, row, values, first_key, args.head_dim);
     row += 2;
   }
-  if (row < end) add_values_rows<T, 1>(state, row, values, args.head_dim);
+  if (row < end) add_values_rows<T, 1>(state, row, values, first_key, args.head_dim);
 }
 
 template <class T>

@@ -4,10 +4,11 @@
 
 namespace {
 
-// e^x for x in [-87.3, 88.3], clamped outside, NaN kept; exp(0) is exactly 1. x = n ln 2 + r, |r| <= ln 2 / 2,
+// e^x for x in [-87.3, 88.3], NaN kept; exp(0) is exactly 1. Smaller x count as -87.3, larger ones give +infinity
+// (from 88.4 or 88.8 on, as the instruction set scales). x = n ln 2 + r, |r| <= ln 2 / 2,
 // then the degree-6 Taylor-Chebyshev polynomial of e^r: relative error below 3e-7.
 inline Vec exp(Vec x) {
-  const Vec low = Vec::set1(-87.3f), high = Vec::set1(88.3f);
+  const Vec low = Vec::set1(-87.3f), high = Vec::set1(89.0f);
   x = max(low, x);  // the second operand wins when it is NaN
   x = Vec::zero() - max(Vec::zero() - high, Vec::zero() - x);
   const Vec n = round_nearest(x * Vec::set1(1.44269504f));

@@ -2,7 +2,11 @@
 // Reading of MindSpore kernel arguments.
 #include "arguments.h"
 
-#include <exception>
+#include <algorithm>
+
+#include "core/check.h"
+#include "core/guard.h"
+#include "vmo/footprint.h"
 
 namespace vmo::plugin {
 
@@ -12,11 +16,17 @@ Status Arguments::require_count(int expected) const {
 }
 
 Status Arguments::view(int i, TensorView* out) const {
-  if (ndims_[i] > kMaxRank) return fail(op_, "argument %d has %d dimensions; expected at most %d", i, ndims_[i], kMaxRank);
+  if (ndims_[i] < 0 || ndims_[i] > kMaxRank) {
+    return fail(op_, "argument %d has %d dimensions; expected 0 to %d", i, ndims_[i], kMaxRank);
+  }
   const DType dtype = parse_dtype(dtypes_[i]);
   if (dtype == DType::kInvalid) {
     return fail(op_, "argument %d has the unsupported type \"%s\"", i, dtypes_[i] == nullptr ? "" : dtypes_[i]);
   }
+  out->dtype = dtype;
+  out->ndim = ndims_[i];
+  std::copy_n(shapes_[i], ndims_[i], out->shape);
+  VMO_TRY(check_view(op_, *out));
   *out = contiguous_view(params_[i], dtype, ndims_[i], shapes_[i]);
   return kOk;
 }
@@ -41,27 +51,36 @@ Status Arguments::output(int from_end, TensorView* out) const { return view(coun
 namespace {
 
 // Scalars arrive as pointers to a host value of the type MindSpore names.
-template <class T>
-bool read_scalar(const void* data, const char* type, T* out) {
+bool read_integer(const void* data, const char* type, int64_t* out) {
   switch (parse_dtype(type)) {
-    case DType::kInt64: *out = static_cast<T>(load_unaligned<int64_t>(data)); return true;
-    case DType::kInt32: *out = static_cast<T>(load_unaligned<int32_t>(data)); return true;
-    case DType::kFloat32: *out = static_cast<T>(load_unaligned<float>(data)); return true;
-    case DType::kFloat64: *out = static_cast<T>(load_unaligned<double>(data)); return true;
-    case DType::kBool: *out = static_cast<T>(load_unaligned<uint8_t>(data)); return true;
+    case DType::kInt64: *out = load_unaligned<int64_t>(data); return true;
+    case DType::kInt32: *out = load_unaligned<int32_t>(data); return true;
+    case DType::kBool: *out = load_unaligned<uint8_t>(data); return true;
     default: return false;
   }
+}
+
+bool read_number(const void* data, const char* type, double* out) {
+  int64_t whole = 0;
+  switch (parse_dtype(type)) {
+    case DType::kFloat32: *out = load_unaligned<float>(data); return true;
+    case DType::kFloat64: *out = load_unaligned<double>(data); return true;
+    default: break;
+  }
+  if (!read_integer(data, type, &whole)) return false;
+  *out = static_cast<double>(whole);
+  return true;
 }
 
 }  // namespace
 
 Status Arguments::integer(int i, const char* name, int64_t* out) const {
-  if (!absent(i) && read_scalar(params_[i], dtypes_[i], out)) return kOk;
+  if (!absent(i) && read_integer(params_[i], dtypes_[i], out)) return kOk;
   return fail(op_, "argument %s has type \"%s\"; expected an integer", name, dtypes_[i] == nullptr ? "" : dtypes_[i]);
 }
 
 Status Arguments::real(int i, const char* name, double* out) const {
-  if (!absent(i) && read_scalar(params_[i], dtypes_[i], out)) return kOk;
+  if (!absent(i) && read_number(params_[i], dtypes_[i], out)) return kOk;
   return fail(op_, "argument %s has type \"%s\"; expected a number", name, dtypes_[i] == nullptr ? "" : dtypes_[i]);
 }
 
@@ -77,14 +96,19 @@ Status Arguments::require_none(int i, const char* name) const {
   return fail(op_, "argument %s is not supported on CPU; expected None", name);
 }
 
+void Arguments::record_outputs() const {
+  const int inputs = info_ == nullptr ? count_ - 1 : static_cast<int>(info_->input_count());
+  for (int i = std::max(inputs, 0); i < count_; ++i) {
+    TensorView out;
+    if (view(i, &out) == kOk) record_footprint(out.data, out.bytes());
+  }
+}
+
 int run_kernel(OpStats& stats, const Arguments& arguments, Status (*body)(const Arguments& arguments)) {
   const OpTimer timer(stats);
+  if (footprint_recording()) arguments.record_outputs();
   if (noop()) return kOk;
-  try {
-    return body(arguments);
-  } catch (const std::exception& error) {
-    return fail(arguments.op(), "failed: %s", error.what());
-  }
+  return guarded(arguments.op(), [&] { return body(arguments); });
 }
 
 }  // namespace vmo::plugin

@@ -16,7 +16,9 @@ namespace vmo::plugin {
 
 class Arguments {
  public:
-  // `info` is null for ops.Custom kernels, whose tensors are always contiguous.
+  // `info` is null for ops.Custom kernels: MindSpore tells them no strides or offsets, so their tensors are taken as
+  // contiguous. In graph mode a view (of mint.split, narrow, transpose, ...) arrives as the pointer of its base and
+  // would be misread: the caller must pass a contiguous copy.
   Arguments(const char* op, int count, void** params, const int* ndims, int64_t** shapes, const char** dtypes,
             KernelInputInfo* info)
       : op_(op), count_(count), params_(params), ndims_(ndims), shapes_(shapes), dtypes_(dtypes), info_(info) {}
@@ -35,6 +37,8 @@ class Arguments {
   Status boolean(int i, const char* name, bool* out) const;
   // Error unless argument i is None.
   Status require_none(int i, const char* name) const;
+  // Adds the memory of all outputs to the footprint recording.
+  void record_outputs() const;
 
  private:
   Status view(int i, TensorView* out) const;

@@ -135,6 +135,9 @@ enum PagedAttentionArgument {
   kAlibi, kHeads, kScale, kKvHeads, kQuantMode, kMaskMode, kMlaWidth, kPagedAttentionArguments = 17
 };
 
+// DEFAULT and MASK_DEFAULT in MindSpore's numbering of mode names.
+constexpr int64_t kDefaultQuantMode = 0, kDefaultMaskMode = 0;
+
 Status run_paged_attention(const Arguments& args) {
   VMO_TRY(args.require_count(kPagedAttentionArguments));
   VMO_TRY(args.require_none(kAntiquantScale, "antiquant_scale"));
@@ -143,7 +146,7 @@ Status run_paged_attention(const Arguments& args) {
   VMO_TRY(args.require_none(kAlibi, "alibi_mask"));
   TensorView query, keys, values, out;
   PagedSequences sequences;
-  int64_t heads = 0, kv_heads = 0, mla_width = 0;
+  int64_t heads = 0, kv_heads = 0, quant_mode = 0, mask_mode = 0, mla_width = 0;
   double scale = 0;
   VMO_TRY(args.input(kQuery, &query));
   VMO_TRY(args.input(kKeyCache, &keys));
@@ -154,7 +157,17 @@ Status run_paged_attention(const Arguments& args) {
   VMO_TRY(args.integer(kHeads, "head_num", &heads));
   VMO_TRY(args.real(kScale, "scale_value", &scale));
   VMO_TRY(args.integer(kKvHeads, "kv_head_num", &kv_heads));
+  VMO_TRY(args.integer(kQuantMode, "kv_cache_quant_mode", &quant_mode));
+  VMO_TRY(args.integer(kMaskMode, "mask_mode", &mask_mode));
   VMO_TRY(args.integer(kMlaWidth, "mla_v_dim", &mla_width));
+  if (quant_mode != kDefaultQuantMode) {
+    return fail(args.op(), "kv_cache_quant_mode is %lld; expected %lld (DEFAULT): caches are not quantised on CPU",
+                static_cast<long long>(quant_mode), static_cast<long long>(kDefaultQuantMode));
+  }
+  if (mask_mode != kDefaultMaskMode) {
+    return fail(args.op(), "mask_mode is %lld; expected %lld (MASK_DEFAULT): attention is causal by itself",
+                static_cast<long long>(mask_mode), static_cast<long long>(kDefaultMaskMode));
+  }
   if (mla_width != 0) return fail(args.op(), "mla_v_dim is %lld; expected 0", static_cast<long long>(mla_width));
   VMO_TRY(args.output(1, &out));
   return paged_attention(args.op(), query, keys, values, sequences, heads, kv_heads, scale, out);

@@ -115,6 +115,12 @@ def with_row_gap(source: Tensor, gap: int) -> Tensor:
     return Tensor(wide.array[:, :cols], source.dtype)
 
 
+def repeated_rows(rng: np.random.Generator, dtype: str) -> list[Tensor]:
+    """[3, 4, 8] with strides (8, 0, 1), (0, 8, 1) and (0, 0, 1)."""
+    bases = [tensor(rng.standard_normal(s), dtype).array for s in ((3, 1, 8), (1, 4, 8), (1, 1, 8))]
+    return [Tensor(np.broadcast_to(base, (3, 4, 8)), dtype) for base in bases]
+
+
 class NativeError(RuntimeError):
     """An operation returned nonzero; the message is the library's."""
 

@@ -15,6 +15,7 @@ from ops.tests.native import (
     Tensor,
     empty,
     misaligned,
+    repeated_rows,
     tensor,
     with_row_gap,
 )
@@ -32,11 +33,23 @@ def close(y: Tensor, exact: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", DENSE)
 def test_silu_over_the_range(isa: Native, dtype: str) -> None:
-    values = np.concatenate([np.linspace(-120, 120, 2001), [0.0, -0.0, 1e-30, -1e-30]])
+    largest = 65504.0 if dtype == "float16" else 3e38
+    extremes = [0.0, -0.0, 1e-30, -1e-30, -1e4, 1e4, -largest, largest]
+    values = np.concatenate([np.linspace(-120, 120, 2001), extremes])
     x = tensor(values, dtype)
     y = empty(x.array.shape, dtype)
     isa.call("silu", x, y)
-    assert close(y, reference.silu(x.wide())).all()
+    with np.errstate(over="ignore"):
+        exact = reference.silu(x.wide())
+    assert close(y, exact).all()
+
+
+@pytest.mark.parametrize("dtype", DENSE)
+def test_repeated_rows(isa: Native, dtype: str, rng: np.random.Generator) -> None:
+    for x in repeated_rows(rng, dtype):
+        y = empty((3, 4, 8), dtype)
+        isa.call("silu", x, y)
+        assert close(y, reference.silu(x.wide())).all()
 
 
 @pytest.mark.parametrize("dtype", DENSE)

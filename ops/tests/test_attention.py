@@ -191,6 +191,63 @@ def test_garbage_in_unused_slots_is_never_read(
     np.testing.assert_array_equal(attend(isa, case, dtype, 2).array, expected)
 
 
+@pytest.mark.parametrize("dtype", DENSE)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("heads", [1, 2, 3])
+def test_later_values_do_not_touch_earlier_rows(
+    isa: Native, dtype: str, bad: float, heads: int, rng: np.random.Generator
+) -> None:
+    """The last token's value is no number: only its own row may show that."""
+    for length in (2, 11, 70):
+        case = reference.paged_case(
+            rng, [length], [length], heads=heads, kv_heads=1, dim=20, block=16
+        )
+        expected = attend(isa, case, dtype, heads)
+        last = length - 1
+        case.values[case.tables[0, last // 16], last % 16] = bad
+        out = attend(isa, case, dtype, heads)
+        np.testing.assert_array_equal(out.array[:last], expected.array[:last])
+        assert np.isfinite(out.wide()[:last]).all()
+        assert not np.isfinite(out.wide()[last]).any()
+
+
+# Scores beyond float32: the query's elements times these are -infinity.
+HUGE = 1e30
+
+
+def hidden_block(rng: np.random.Generator, first: int) -> PagedCase:
+    """150 keys with equal scores, but -infinity for the 64 from `first` on; one query token."""
+    case = reference.paged_case(rng, [150], [1], heads=2, kv_heads=1, dim=16, block=32)
+    case.query[...] = HUGE
+    case.keys[...] = 0
+    for position in range(first, first + 64):
+        case.keys[case.tables[0, position // 32], position % 32] = -HUGE
+    return case
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("first", [0, 64])
+def test_a_key_block_without_weight(
+    isa: Native, dtype: str, first: int, rng: np.random.Generator
+) -> None:
+    case = hidden_block(rng, first)
+    out = attend(isa, case, dtype, 2)
+    values = tensor(case.values, dtype).wide()[case.tables[0], :, 0].reshape(-1, 16)[:150]
+    exact = np.tile(np.delete(values, slice(first, first + 64), 0).mean(0), 2)
+    absolute = FLOAT_STEPS * UNIT_ROUNDOFF["float32"] * np.abs(values).max()
+    assert (np.abs(out.wide() - exact) <= UNIT_ROUNDOFF[dtype] * np.abs(exact) + absolute).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("position", [0, 1, 40, 63])
+def test_a_score_that_is_no_number_shows(
+    isa: Native, dtype: str, position: int, rng: np.random.Generator
+) -> None:
+    case = hidden_block(rng, 0)
+    case.keys[case.tables[0, position // 32], position % 32] = np.nan
+    assert np.isnan(attend(isa, case, dtype, 2).wide()).all()
+
+
 def block_inputs(
     case: PagedCase, dtype: str, gammas: Sequence[np.ndarray], cos: np.ndarray, sin: np.ndarray
 ) -> list[Tensor]:

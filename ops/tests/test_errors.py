@@ -3,15 +3,25 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ops.tests import reference
-from ops.tests.native import Native, NativeError, Tensor, empty, tensor
+from ops.tests.native import (
+    Native,
+    NativeError,
+    Tensor,
+    TensorView,
+    empty,
+    native_path,
+    tensor,
+)
 
 
 def f32(*shape: int) -> Tensor:
@@ -138,6 +148,114 @@ def test_attention_block_attributes(library: Native) -> None:
 def test_null_tensor(library: Native) -> None:
     with pytest.raises(NativeError, match="a required tensor is a null pointer"):
         library.call("silu", X, None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Malformed(Tensor):
+    """A tensor whose view claims another rank or shape."""
+
+    ndim: int
+    shape: tuple[int, ...]
+
+    def view(self) -> TensorView:
+        view = super().view()
+        view.ndim = self.ndim
+        view.shape[: len(self.shape)] = self.shape
+        return view
+
+
+SLOTS = i32(0, 1)
+KEYS = f32(2, 4)
+VIEW_CALLS: list[tuple[str, list[Any]]] = [
+    ("linear", [X, 2, [W, W], [f32(4), f32(4)], f32(2, 8)]),
+    ("matmul", [X, W, 0, 1, Y]),
+    ("gate_up_swiglu", [X, W, W, Y]),
+    ("lm_head", [X, i32(0), W, f32(1, 4)]),
+    ("gather", [X, i32(0), 0, 0, f32(1, 8)]),
+    ("rms_norm", [X, f32(8), 1e-6, f32(2, 8), f32(2, 1)]),
+    ("add_rms_norm", [X, X, f32(8), 1e-6, f32(2, 8), f32(2, 1), f32(2, 8)]),
+    ("rotary", [X, f32(2, 4), f32(2, 4), 4, 0, f32(2, 8)]),
+    ("swiglu", [X, -1, Y]),
+    ("silu", [X, f32(2, 8)]),
+    ("reshape_and_cache", [KEYS, KEYS, f32(2, 16, 1, 4), f32(2, 16, 1, 4), SLOTS]),
+    (
+        "paged_attention",
+        [KEYS, CACHE, CACHE, Tensor(np.zeros((2, 1), np.int32), "int32"), i32(1, 1), i32(1, 1),
+         1, 1, 0.5, f32(2, 4)],
+    ),
+    ("cast", [X, empty((2, 8), "float16")]),
+    ("copy", [X, f32(2, 8)]),
+    ("split", [X, 1, 2, [f32(2, 4), f32(2, 4)]]),
+]  # fmt: skip
+VIEW_FAULTS: list[tuple[int, tuple[int, ...], str]] = [
+    (1000, (), "a tensor has 1000 dimensions; expected 0 to 8"),
+    (-1, (), "a tensor has -1 dimensions; expected 0 to 8"),
+    (2, (2, -3), "axis 1 of a tensor has the extent -3; expected at least 0"),
+    (2, (-(2**63), 2), "axis 0 of a tensor has the extent -9223372036854775808"),
+    (
+        2,
+        (2**40, 2**40),
+        "of shape [1099511627776, 1099511627776] exceeds 64 bits",
+    ),
+    (3, (2**40, 2**40, 0), "exceeds 64 bits"),
+    (1, (2**63 - 1,), "exceeds 64 bits"),
+]
+
+
+def replaced(arguments: list[Any], ndim: int, shape: tuple[int, ...]) -> Iterator[list[Any]]:
+    """The arguments with each tensor in turn, those of lists too, made malformed."""
+    for i, value in enumerate(arguments):
+        if isinstance(value, list):
+            for inner in replaced(value, ndim, shape):
+                yield [*arguments[:i], inner, *arguments[i + 1 :]]
+        elif isinstance(value, Tensor):
+            bad = Malformed(value.array, value.dtype, ndim, shape)
+            yield [*arguments[:i], bad, *arguments[i + 1 :]]
+
+
+@pytest.mark.parametrize(("name", "arguments"), VIEW_CALLS)
+def test_malformed_views(library: Native, name: str, arguments: list[Any]) -> None:
+    library.call(name, *arguments)
+    for ndim, shape, message in VIEW_FAULTS:
+        for call in replaced(arguments, ndim, shape):
+            with pytest.raises(
+                NativeError, match=re.escape(f"{name}: ") + ".*" + re.escape(message)
+            ):
+                library.call(name, *call)
+
+
+def test_malformed_attention_block(library: Native) -> None:
+    for call in replaced([f32(1)] * 14, 2, (2, -3)):
+        with pytest.raises(NativeError, match="attention_block: axis 1 of a tensor"):
+            library.call("attention_block", call)
+
+
+def test_no_inner_extent(isa: Native) -> None:
+    """K = 0: sums without terms, as many rows as x has."""
+    x, w = f32(3, 0), f32(4, 0)
+    for name, weights in (("linear", (1, [w], None)), ("gate_up_swiglu", (w, w))):
+        y = empty((3, 4), "float32")
+        isa.call(name, x, *weights, y)
+        assert not y.array.any()
+        with pytest.raises(NativeError, match=re.escape("shape [5, 4]; expected 12 elements")):
+            isa.call(name, x, *weights, f32(5, 4))
+
+
+def test_no_tokens(isa: Native) -> None:
+    tables = [Tensor(np.zeros(s, np.int32), "int32") for s in ((1, 1), (1,), (1,))]
+    isa.call("paged_attention", f32(0, 4), CACHE, CACHE, *tables, 1, 1, 0.5, f32(0, 4))
+
+
+def test_control_functions_refuse_nonsense(library: Native) -> None:
+    functions = library.functions
+    assert functions.vmo_op_stats(None, None, None) == 1
+    assert functions.vmo_op_stats(b"SiLU", None, None) == 1
+    assert functions.vmo_test_pool(ctypes.c_int64(1), ctypes.c_int64(1), None) == 1
+    measure = ctypes.CDLL(str(native_path())).vmo_measure_read_bandwidth
+    measure.restype = ctypes.c_double
+    for size in (-1, -(2**63), 0, 2**62):
+        assert measure(ctypes.c_int64(size)) == 0.0
+        assert "vmo_measure_read_bandwidth: " in library.control.last_error()
 
 
 def test_message_is_printed_once(library: Native, capfd: pytest.CaptureFixture[str]) -> None:

@@ -144,6 +144,20 @@ def test_float_to_integer_edges(library: Native) -> None:
     np.testing.assert_array_equal(cast(library, given, "bool"), [True] * 5)
 
 
+@pytest.mark.parametrize("source", ["float16", "bfloat16", "float32", "float64"])
+def test_float_to_int32_edges(library: Native, source: str) -> None:
+    """What does not fit is the smallest int32, as MindSpore's own kernel gives."""
+    least = np.iinfo(np.int32).min
+    given = tensor([np.nan, np.inf, -np.inf, -2.5, 0.9], source)
+    np.testing.assert_array_equal(cast(library, given, "int32"), [least] * 3 + [-2, 0])
+    if source != "float16":
+        given = tensor([2.0**31, -(2.0**31), 2.0**32 + 2.0**30, -1e30, 2.0**30], source)
+        np.testing.assert_array_equal(cast(library, given, "int32"), [least] * 4 + [2**30])
+    if source == "float64":
+        given = tensor([2147483647.9, -2147483648.9, -2147483649.0], source)
+        np.testing.assert_array_equal(cast(library, given, "int32"), [2**31 - 1, least, least])
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "int64", "bool"])
 def test_copy_and_split(library: Native, dtype: str, rng: np.random.Generator) -> None:
     x = tensor(rng.integers(0, 2, (6, 5, 8)), dtype)

@@ -184,6 +184,24 @@ def test_rotary_position_embedding(
     check(result, expected.reshape(x.shape), dtype)
 
 
+def test_rotary_position_embedding_of_one_batch(dynamic: bool, rng: np.random.Generator) -> None:
+    """The angles repeat over the heads alone: rows whose strides no single step describes."""
+    from mindspore.ops.auto_generate import gen_ops_prim
+
+    x = rng.standard_normal((1, 5, 3, 32))
+    cos, sin = reference.angles(np.arange(5), 32, interleaved=False)
+    rope = gen_ops_prim.RotaryPositionEmbedding()
+    inputs = [to_ms(v, "float32") for v in (x, cos.reshape(1, 5, 1, 32), sin.reshape(1, 5, 1, 32))]
+
+    def rotate(x: Any, cos: Any, sin: Any) -> Any:
+        return rope(x, cos, sin, 0)
+
+    result = run(rotate, inputs, dynamic)
+    c, s = (rounded(v, "float32").repeat(3, 0) for v in (cos, sin))
+    expected = reference.rotary(rounded(x, "float32").reshape(-1, 32), c, s, 32, False)
+    check(result, expected.reshape(x.shape), "float32")
+
+
 @pytest.mark.parametrize("dtype", ("float16", "bfloat16"))
 def test_cache_write_and_paged_attention(
     dtype: str, dynamic: bool, rng: np.random.Generator

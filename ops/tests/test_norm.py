@@ -15,6 +15,7 @@ from ops.tests.native import (
     Tensor,
     empty,
     misaligned,
+    repeated_rows,
     tensor,
     with_row_gap,
 )
@@ -66,6 +67,16 @@ def test_strides_and_misalignment(isa: Native, dtype: str, rng: np.random.Genera
         y = misaligned(empty((4, 50), dtype), 5)
         isa.call("rms_norm", x, gamma, EPSILON, y, None)
         check(y, None, x.wide(), gamma)
+
+
+@pytest.mark.parametrize("dtype", DENSE)
+def test_repeated_rows(isa: Native, dtype: str, rng: np.random.Generator) -> None:
+    gamma = tensor(rng.standard_normal(8), dtype)
+    for x in repeated_rows(rng, dtype):
+        y = empty((3, 4, 8), dtype)
+        isa.call("rms_norm", x, gamma, EPSILON, y, None)
+        flat = Tensor(y.array.reshape(12, 8), dtype)
+        check(flat, None, x.wide().reshape(12, 8), gamma)
 
 
 @pytest.mark.parametrize("dtype", DENSE)

@@ -75,21 +75,132 @@ def test_concurrent_callers(library: Native, rng: np.random.Generator) -> None:
     )
     expected = empty((3, 512), "float32")
     library.call("linear", x, 1, [w], None, expected)
-    wrong: list[int] = []
+    right: list[bool] = []
 
     def work() -> None:
         for _ in range(50):
             y = empty((3, 512), "float32")
             library.call("linear", x, 1, [w], None, y)
-            if not np.array_equal(y.array, expected.array):
-                wrong.append(1)
+            right.append(np.array_equal(y.array, expected.array))
 
     callers = [threading.Thread(target=work) for _ in range(4)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join(30)
-    assert not wrong
+    assert not any(caller.is_alive() for caller in callers)
+    assert right == [True] * 200
+
+
+def test_a_long_job_does_not_block_other_callers(library: Native) -> None:
+    """They get the thread count without waiting and run their tasks themselves."""
+    library.control.set_num_threads(2)
+    long_job = threading.Thread(target=run_pool, args=(library, 2, 3_000_000_000))
+    long_job.start()
+    time.sleep(0.05)
+    assert library.control.num_threads() == 2
+    assert run_pool(library, 100) == 5050
+    assert long_job.is_alive()
+    long_job.join(30)
+    assert not long_job.is_alive()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_throwing_task_fails_the_call_and_not_the_pool(library: Native, threads: int) -> None:
+    library.control.set_num_threads(threads)
+    total = ctypes.c_int64(-1)
+    for _ in range(50):
+        status = library.functions.vmo_test_pool(
+            ctypes.c_int64(1000), ctypes.c_int64(-1), ctypes.byref(total)
+        )
+        assert status == 1
+        assert library.control.last_error() == "vmo_test_pool: failed: a task threw"
+        assert total.value == -1
+        assert run_pool(library, 1000) == 500500
+
+
+def probe(code: str) -> subprocess.CompletedProcess[str]:
+    """Runs code in a process of its own, with the library under test."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "VMO_TEST_LIBRARY": str(native_path())},
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+# The address space left holds some thread stacks, not 200.
+NO_THREADS_PROBE = """
+import ctypes, resource
+from ops.tests.native import Native, native_path
+from ops.tests.test_thread_pool import run_pool
+library = Native(native_path())
+pages = int(open("/proc/self/statm").read().split()[0])
+limits = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (64 << 20), limits[1]))
+library.control.set_num_threads(200)
+total = ctypes.c_int64()
+status = library.functions.vmo_test_pool(
+    ctypes.c_int64(1000), ctypes.c_int64(1), ctypes.byref(total)
+)
+assert status == 1
+assert library.control.last_error().startswith("vmo_test_pool: "), library.control.last_error()
+resource.setrlimit(resource.RLIMIT_AS, limits)
+library.control.set_num_threads(3)
+assert run_pool(library, 100, 1000) == 5050
+print("survived")
+"""
+
+
+def test_a_refused_thread_is_an_error() -> None:
+    result = probe(NO_THREADS_PROBE)
+    assert result.stdout == "survived\n", result.stderr
+
+
+# Children are forked while other threads record errors.
+FORK_ERRORS_PROBE = """
+import ctypes, os, threading
+from ops.tests.native import Native, native_path
+library = Native(native_path())
+stop = threading.Event()
+def fail():
+    while not stop.is_set():
+        library.functions.vmo_core_silu(None, None)
+threads = [threading.Thread(target=fail) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for _ in range(100):
+    child = os.fork()
+    if child == 0:
+        library.functions.vmo_clear_error()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+stop.set()
+print("forked")
+"""
+
+
+def test_fork_while_others_record_errors() -> None:
+    result = probe(FORK_ERRORS_PROBE)
+    assert result.stdout == "forked\n", result.stderr
+
+
+UNLOAD_PROBE = """
+import _ctypes, ctypes, time
+from ops.tests.native import native_path
+library = ctypes.CDLL(str(native_path()))
+library.vmo_set_num_threads(3)
+total = ctypes.c_int64()
+assert library.vmo_test_pool(ctypes.c_int64(9), ctypes.c_int64(9), ctypes.byref(total)) == 0
+_ctypes.dlclose(library._handle)
+time.sleep(0.05)
+assert str(native_path()) in open("/proc/self/maps").read()
+print("loaded")
+"""
+
+
+def test_dlclose_leaves_the_workers_their_code() -> None:
+    result = probe(UNLOAD_PROBE)
+    assert result.stdout == "loaded\n", result.stderr
 
 
 FORK_PROBE = """
@@ -114,11 +225,7 @@ print("forked")
 def test_fork() -> None:
     """A child of fork gets its own workers; parent and child keep computing. In a process of its
     own: MindSpore, which other tests load, does not survive a fork."""
-    result = subprocess.run(
-        [sys.executable, "-c", FORK_PROBE],
-        env={**os.environ, "VMO_TEST_LIBRARY": str(native_path())},
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    result = probe(FORK_PROBE)
     assert result.stdout == "forked\n", result.stderr
 
 

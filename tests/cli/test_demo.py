@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from vllm_mindspore.cli import demo, main
@@ -27,6 +31,22 @@ def test_failing_server_is_shown(tmp_path: Path, capfd: pytest.CaptureFixture[st
     (tmp_path / "config.json").write_text("{}")
     assert main.main(["demo", "--model", str(tmp_path)]) == 1
     assert "The server ended while starting." in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("received", [signal.SIGTERM, signal.SIGHUP], ids=lambda item: item.name)
+def test_signal_stops_the_server(tiny_model: Path, received: signal.Signals) -> None:
+    command = [sys.executable, "-m", "vllm_mindspore.cli.main", "demo", "--model", str(tiny_model)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "waiting for /health" in line:  # the server runs; it is not ready
+                break
+        servers = psutil.Process(process.pid).children(recursive=True)
+        assert any("serve" in server.cmdline() for server in servers)
+        process.send_signal(received)
+        assert process.wait(60) == 128 + received
+    _, left = psutil.wait_procs(servers, timeout=5)
+    assert not [server for server in left if server.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_missing_bundled_model_says_what_to_do(

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import shutil
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from vllm import LLM, SamplingParams
 
-from tests.conftest import RunPython
 from tests.e2e.checkpoints import VOCAB_SIZE
 from tests.e2e.conftest import Checkpoint, Engine
 from tests.e2e.test_correctness import generate, ragged_prompts
@@ -26,6 +23,14 @@ from vllm_mindspore.worker.input_batch import dummy_step_inputs
 
 GREEDY = SamplingParams(max_tokens=8, temperature=0, ignore_eos=True, detokenize=False)
 LAYERS = 3
+GIB = 1 << 30
+# Fewer blocks than the ragged prompts and their answers need: requests are preempted.
+SHORT_OF_BLOCKS = {
+    "max_num_seqs": 8,
+    "num_gpu_blocks_override": 24,
+    "enable_prefix_caching": False,
+    "max_model_len": 256,
+}
 
 
 def worker_of(llm: LLM) -> Any:
@@ -83,31 +88,66 @@ def test_cache_bytes_are_honoured(checkpoint: Checkpoint, engine: Engine) -> Non
     assert cache.num_bytes == cache.num_blocks * block
 
 
-def test_share_of_memory_is_honoured(
+def test_cap_limits_the_cache(
     checkpoint: Checkpoint, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cap alone limits a small model; a smaller cap gives a smaller cache."""
     monkeypatch.setenv("VLLM_MS_KV_CACHE_MAX_GB", "0.01")
     llm = engine(checkpoint("qwen3", torch.float32), dtype="float32", max_num_seqs=11)
-    assert 0 < worker_of(llm).model_runner._cache.num_bytes <= 0.01 * (1 << 30)
+    assert 0 < worker_of(llm).model_runner._cache.num_bytes <= 0.01 * GIB
 
 
-def test_memory_of_the_largest_step_is_measured(tiny_model: Path, run_python: RunPython) -> None:
-    """The documents' sizes in a fresh process, where nothing is reserved yet: 16384 tokens need at
-    least their residual, the normalised input and the gate's output."""
-    config = json.loads((tiny_model / "config.json").read_text())
-    code = f"""
-        from vllm import LLM
-        llm = LLM({str(tiny_model)!r}, max_num_batched_tokens=16384, max_num_seqs=256,
-                  block_size=128, max_model_len=32768, gpu_memory_utilization=0.8)
-        worker = llm.llm_engine.model_executor.driver_worker.worker
-        print("activations", worker.memory_budget.activations)
-    """
-    result = run_python(textwrap.dedent(code), env={"VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
-    measured = int(result.stdout.split("activations ")[-1].split()[0])
-    needed = 16384 * (2 * config["hidden_size"] + config["intermediate_size"]) * 2
-    assert needed < measured < 2 << 30
-    assert re.search(r"KV cache: \d+ blocks of 128 tokens = \d+ tokens, \d+ bytes", result.stdout)
+@pytest.mark.parametrize("share", [0.01, 0.02])
+def test_share_of_memory_is_honoured(share: float, checkpoint: Checkpoint, engine: Engine) -> None:
+    """Below the cap, the cache is the share minus weights and activations, to within a block."""
+    llm = engine(checkpoint("qwen3", torch.float32), dtype="float32", gpu_memory_utilization=share)
+    budget = worker_of(llm).memory_budget
+    expected = int(budget.available * share) - budget.weights - budget.activations
+    assert 0 < expected < budget.cap
+    cache = worker_of(llm).model_runner._cache
+    assert 0 <= expected - cache.num_bytes < cache.num_bytes / cache.num_blocks
+
+
+@pytest.mark.parametrize("tokens", [256, 4096, 16384])
+def test_activations_of_the_largest_step_are_measured(
+    tokens: int, checkpoint: Checkpoint, engine: Engine
+) -> None:
+    """Per token at least residual, normalised input and gate output; at most every output of a
+    layer and of the ends at once."""
+    llm = engine(checkpoint("qwen3", torch.float32), dtype="float32", max_num_batched_tokens=tokens)
+    measured = worker_of(llm).memory_budget.activations
+    hidden, inner, heads, kv, table = 96, 200, 240, 80, 2 * 40
+    least = (2 * hidden + inner) * 4
+    most = (8 * hidden + inner + 2 * heads + 2 * kv + table) * 4
+    constant = 5 * 16 * VOCAB_SIZE * 4 + 16 * 512 * 5
+    assert tokens * least < measured - constant < tokens * most
+    assert len(generate(llm, [list(range(1, 400))], GREEDY)[0]) == 8
+
+
+def test_a_block_may_be_longer_than_the_longest_request(
+    checkpoint: Checkpoint, engine: Engine
+) -> None:
+    llm = engine(
+        checkpoint("qwen3", torch.float32), dtype="float32", max_model_len=64, block_size=128
+    )
+    assert len(generate(llm, [[1, 2, 3]], GREEDY)[0]) == 8
+
+
+def test_preempted_prompts_are_scored_once(checkpoint: Checkpoint, engine: Engine) -> None:
+    """Recomputing a preempted request must neither score its prompt again nor lose it."""
+    folder = checkpoint("qwen3", torch.float32)
+    params = SamplingParams(
+        max_tokens=48, temperature=0, ignore_eos=True, prompt_logprobs=1, detokenize=False
+    )
+    scores = []
+    for options in ({}, SHORT_OF_BLOCKS | {"max_num_batched_tokens": 16}, SHORT_OF_BLOCKS):
+        llm = engine(folder, dtype="float32", **options)
+        inputs = [{"prompt_token_ids": prompt} for prompt in ragged_prompts(seed=2)]
+        outputs = llm.generate(inputs, params, use_tqdm=False)
+        assert [len(o.prompt_logprobs) for o in outputs] == [
+            len(o.prompt_token_ids) for o in outputs
+        ]
+        scores.append([o.prompt_logprobs for o in outputs])
+    assert scores[0] == scores[1] == scores[2]
 
 
 def test_a_kernel_error_reaches_the_caller(checkpoint: Checkpoint, engine: Engine) -> None:

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from vllm_mindspore.cli.server import Server, ServerError
@@ -58,7 +61,10 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    with tempfile.TemporaryDirectory(prefix="vllm-mindspore-demo-") as folder:
+    with (
+        _stopping_signals_exit(),
+        tempfile.TemporaryDirectory(prefix="vllm-mindspore-demo-") as folder,
+    ):
         log = Path(folder) / "server.log"
         try:
             _serve_and_ask(args, log)
@@ -66,6 +72,28 @@ def run(args: argparse.Namespace) -> int:
             print(f"\n{failure}", file=sys.stderr)
             return 1
     return 0
+
+
+@contextmanager
+def _stopping_signals_exit() -> Iterator[None]:
+    """SIGTERM and SIGHUP become SystemExit, so that the server, in its own session, is stopped."""
+    signals = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN  # nohup stays in force
+    ]
+
+    def leave(received: int, _frame: FrameType | None) -> None:
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)  # nothing interrupts the stopping
+        raise SystemExit(128 + received)
+
+    previous = {number: signal.signal(number, leave) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _serve_and_ask(args: argparse.Namespace, log: Path) -> None:

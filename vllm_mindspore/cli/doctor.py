@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
 
 def findings() -> Iterator[Finding]:
     """All lines of the report, cheap ones first."""
+    wrong_variables = list(_variables())
+    yield from wrong_variables
     yield Finding("vllm-mindspore", vllm_mindspore.__version__)
     yield _python()
     yield from _packages()
@@ -78,7 +80,18 @@ def findings() -> Iterator[Finding]:
     yield from _entry_points()
     yield from _machine()
     yield from _environment()
-    yield from _kernel_library()
+    if not wrong_variables:  # the library reads them too, and would say the same again
+        yield from _kernel_library()
+
+
+def _variables() -> Iterator[Finding]:
+    """First: what follows reads them, and would fail on a wrong value."""
+    try:
+        envs.check()
+    except ValueError as error:
+        yield Finding(
+            "variables", str(error), "unset or correct it (docs/environment_variables.md)"
+        )
 
 
 def _python() -> Finding:
@@ -132,10 +145,18 @@ def _machine() -> Iterator[Finding]:
     if ascend:
         yield Finding("ascend", f"{len(ascend)} NPU found; this release computes on the CPU")
     yield Finding("cpu features", " ".join(cpu_features()) or "none of those with own kernels")
-    yield Finding("cores", f"{usable_cores()} usable, {threads_per_rank(1)} kernel threads")
+    yield _cores()
     yield Finding(
         "memory", f"{available_memory() / 2**30:.1f} GiB available, within control-group limits"
     )
+
+
+def _cores() -> Finding:
+    try:
+        threads = f"{threads_per_rank(1)} kernel threads"
+    except ValueError as error:
+        threads = str(error)  # its fix is told among the variables
+    return Finding("cores", f"{usable_cores()} usable, {threads}")
 
 
 def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
@@ -155,27 +176,42 @@ def _environment() -> Iterator[Finding]:
 def _kernel_library() -> Iterator[Finding]:
     try:
         library = KernelLibrary(library_path())
-        best = library.isa_name()
     except (KernelLibraryError, OSError) as error:
         yield Finding("kernel library", str(error), "make ops, or pip install .")
         return
     yield Finding("kernel library", f"{library.version()}, {library.path}")
+    instruction_set = _instruction_set(library)
+    yield instruction_set
+    if not instruction_set.fix:
+        yield _smoke()
+
+
+def _instruction_set(library: KernelLibrary) -> Finding:
     able = ", ".join(name for name in ISA_NAMES if library.isa_supported(name))
-    yield Finding("instruction set", f"{best} in use; this CPU can run {able}")
-    yield _smoke()
+    try:
+        best = library.isa_name()
+    except KernelLibraryError as error:
+        asked_threads = envs.NUM_THREADS.name in str(error)
+        fix = f"unset {(envs.NUM_THREADS if asked_threads else envs.CPU_ISA).name}"
+        return Finding("instruction set", f"{error} (this CPU can run {able})", fix)
+    return Finding("instruction set", f"{best} in use; this CPU can run {able}")
 
 
 def _smoke() -> Finding:
     """Run one of our kernels through MindSpore, in a process of its own."""
-    result = subprocess.run(
-        [sys.executable, "-m", "vllm_mindspore.device.smoke"],
-        capture_output=True,
-        text=True,
-        timeout=_SMOKE_SECONDS,
-        check=False,
-    )
+    repeat = "make ops; python -m vllm_mindspore.device.smoke"
+    try:
+        result = subprocess.run(
+            [sys.executable, "-m", "vllm_mindspore.device.smoke"],
+            capture_output=True,
+            text=True,
+            timeout=_SMOKE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Finding("kernel test", f"not finished after {_SMOKE_SECONDS} s", repeat)
     if result.returncode != 0:
         lines = result.stderr.strip().splitlines() or ["no message"]
-        return Finding("kernel test", lines[-1], "make ops; python -m vllm_mindspore.device.smoke")
+        return Finding("kernel test", lines[-1], repeat)
     report = json.loads(result.stdout.splitlines()[-1])
     return Finding("kernel test", f"RmsNorm through MindSpore, error {report['error']:.1e}")

@@ -94,6 +94,14 @@ class KernelLibrary:
         """Makes every MindSpore entry point return at once: what remains is the framework."""
         self._functions.vmo_set_noop(int(enabled))
 
+    def start_footprint(self) -> None:
+        """Begins to record where the outputs of MindSpore entry points lie."""
+        self._functions.vmo_start_footprint()
+
+    def stop_footprint(self) -> int:
+        """Bytes that the recorded outputs occupy, memory that was reused counted once."""
+        return int(self._functions.vmo_stop_footprint())
+
     def enable_stats(self, enabled: bool) -> None:
         """Switches the per-operation counters."""
         self._functions.vmo_enable_stats(int(enabled))
@@ -157,6 +165,8 @@ def _declare(functions: ctypes.CDLL) -> None:
         "vmo_set_num_threads": (ctypes.c_int, [ctypes.c_int]),
         "vmo_last_error": (text, []),
         "vmo_set_noop": (None, [ctypes.c_int]),
+        "vmo_start_footprint": (None, []),
+        "vmo_stop_footprint": (ctypes.c_int64, []),
         "vmo_enable_stats": (None, [ctypes.c_int]),
         "vmo_reset_stats": (None, []),
         "vmo_op_stats": (

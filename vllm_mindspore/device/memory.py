@@ -21,11 +21,6 @@ def available_memory(cgroup_root: Path = _CGROUP_ROOT, process: str = "self") ->
     return free
 
 
-def virtual_size() -> int:
-    """Size of this process's address space, which grows when a pool reserves memory."""
-    return int(psutil.Process().memory_info().vms)
-
-
 def _cgroup_chain(root: Path, membership: Path) -> list[Path]:
     """The control group folders from the process's own up to the root (v2, then v1 memory)."""
     try:

@@ -43,8 +43,14 @@ def start_runtime(num_threads: int) -> KernelLibrary:
 def _configure_mindspore() -> None:
     """Once per process: MindSpore refuses to set its dispatch threads again."""
     require_idle_mindspore()
-    ms.set_device("CPU")
-    ms.runtime.dispatch_threads_num(1)
+    try:
+        ms.set_device("CPU")
+        ms.runtime.dispatch_threads_num(1)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"MindSpore was already set up in this process by other code ({error}). Create the LLM "
+            "first, or put the whole program under `if __name__ == '__main__':`"
+        ) from error
     ms.set_context(mode=ms.GRAPH_MODE, jit_level="O0")
     _prime_numpy_interface()
 

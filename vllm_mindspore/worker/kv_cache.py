@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -121,9 +122,21 @@ def _buffer(
     """Zeroed, page-aligned memory that the system backs by huge pages where it can."""
     dims = (num_blocks, block_size, shape.num_kv_heads, shape.head_dim)
     count = int(np.prod(dims))
-    memory = mmap.mmap(-1, count * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
+    memory = _reserve(count * dtype.itemsize)
+    with contextlib.suppress(OSError):
+        memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=dtype, count=count).reshape(dims)
+
+
+def _reserve(num_bytes: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise ValueError(
+            f"the system cannot reserve {_gib(num_bytes)} for one layer's KV cache buffer "
+            f"({error}); lower --kv-cache-memory-bytes, --num-gpu-blocks-override or "
+            "--gpu-memory-utilization"
+        ) from error
 
 
 def _gib(num_bytes: int) -> str:

@@ -41,7 +41,9 @@ class MindSporeModelRunner:
         self._config = config
         self._backend = backend
         self._mode = config.model_config.logprobs_mode
-        self._sampler = Sampler(logprobs_mode=self._mode)
+        self._sampler = Sampler(
+            logprobs_mode=self._mode, use_fp64_gumbel=config.model_config.use_fp64_gumbel
+        )
         self._step: _Step | None = None
         self.model = TorchModules()
 

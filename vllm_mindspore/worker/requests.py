@@ -23,6 +23,8 @@ class Requests:
     def __init__(self, config: VllmConfig, block_size: int) -> None:
         self._async_scheduling = bool(config.scheduler_config.async_scheduling)
         self.states: dict[str, CachedRequestState] = {}
+        # Requests whose prompt is still to be scored. A preempted one is not scored again.
+        self.unscored_prompts: set[str] = set()
         self.batch = _persistent_batch(config, block_size)
 
     def update(self, output: SchedulerOutput) -> None:
@@ -56,25 +58,36 @@ class Requests:
 
     def _remove(self, output: SchedulerOutput) -> None:
         for req_id in output.finished_req_ids:
-            self.states.pop(req_id, None)
-            self.batch.remove_request(req_id)
+            self._forget(req_id)
         resumed = output.scheduled_cached_reqs.resumed_req_ids
         staying = output.num_scheduled_tokens.keys() - resumed
         for req_id in self.batch.req_id_to_index.keys() - staying:
             self.batch.remove_request(req_id)
 
+    def _forget(self, req_id: str) -> None:
+        self.states.pop(req_id, None)
+        self.unscored_prompts.discard(req_id)
+        self.batch.remove_request(req_id)
+
     def _create(self, data: NewRequestData) -> CachedRequestState:
+        """A new request, or a streaming one that goes on: its output so far is in the prompt."""
+        known = self.states.get(data.req_id)
+        if known is not None:
+            self.batch.remove_request(data.req_id)
         state = CachedRequestState(
             req_id=data.req_id,
             prompt_token_ids=data.prompt_token_ids,
             mm_features=data.mm_features,
             sampling_params=data.sampling_params,
-            generator=_generator(data.sampling_params),
+            generator=known.generator if known else _generator(data.sampling_params),
             block_ids=data.block_ids,
             num_computed_tokens=data.num_computed_tokens,
             output_token_ids=[],
         )
         self.states[data.req_id] = state
+        params = data.sampling_params
+        if params is not None and params.prompt_logprobs is not None:
+            self.unscored_prompts.add(data.req_id)
         return state
 
     def _continue(self, data: CachedRequestData) -> list[CachedRequestState]:
@@ -142,6 +155,7 @@ def _persistent_batch(config: VllmConfig, block_size: int) -> InputBatch:
         max_num_blocks_per_req=[-(-model.max_model_len // block_size)],
         logitsprocs=processors,
         logitsprocs_need_output_token_ids=bool(model.logits_processors),
+        reasoning_config=config.reasoning_config,
     )
 
 

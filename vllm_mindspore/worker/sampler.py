@@ -58,12 +58,13 @@ class PromptLogprobs:
         """Scores this step's prompt tokens; returns those requests whose prompt is complete."""
         complete: dict[str, LogprobsTensors | None] = {}
         for req_id, row in self._requests.batch.req_id_to_index.items():
-            state = self._requests.states[req_id]
-            if not _wants_prompt_logprobs(state):
+            if req_id not in self._requests.unscored_prompts:
                 continue
+            state = self._requests.states[req_id]
             count = scheduled.num_scheduled_tokens[req_id]
             if self._collect_request(state, int(query_starts[row]), count, logits):
                 complete[req_id] = state.in_progress_prompt_logprobs_cpu
+                self._requests.unscored_prompts.discard(req_id)
                 state.in_progress_prompt_logprobs_cpu = None
         return complete
 
@@ -110,8 +111,3 @@ class PromptLogprobs:
         number = state.sampling_params.prompt_logprobs
         assert number is not None
         return self._requests.batch.vocab_size if number == -1 else int(number)
-
-
-def _wants_prompt_logprobs(state: CachedRequestState) -> bool:
-    params = state.sampling_params
-    return bool(params is not None and params.prompt_logprobs is not None)

@@ -35,6 +35,8 @@ logger = init_logger("vllm.vllm_mindspore.worker")
 _GIB = 1 << 30
 # Copies of the logits that vLLM's sampler makes: processed, sorted, probabilities, indices.
 _SAMPLER_COPIES = 4
+# Per request and position, vLLM's batch keeps an int32 token id and a flag.
+_TOKEN_TABLE_BYTES = 5
 
 
 class MindSporeWorker(WorkerBase):
@@ -109,8 +111,8 @@ class MindSporeWorker(WorkerBase):
     def compile_or_warm_up_model(self) -> CompilationTimes:
         """Runs prefill and decode once, so that no request waits for a compilation."""
         start = time.perf_counter()
-        block_size = self.cache_config.block_size
-        for tokens, requests in ((block_size, 1), (1, 1)):
+        prompt = min(self.cache_config.block_size, self.model_config.max_model_len)
+        for tokens, requests in ((prompt, 1), (1, 1)):
             self._dummy_step(tokens, requests, requests)
         return CompilationTimes(time.perf_counter() - start, 0.0)
 
@@ -162,22 +164,26 @@ class MindSporeWorker(WorkerBase):
         )
 
     def _measure_activations(self) -> int:
-        """Growth of the process in a step of the largest size, plus the sampler's copies.
+        """Memory of a step of the largest size: what the graphs' outputs occupy (measured), the
+        sampler's copies of the logits and the persistent batch's token table (computed).
 
-        The kernels are switched off meanwhile: memory is planned and reserved, not computed on.
+        The kernels are switched off meanwhile: MindSpore plans and places every output, and
+        nothing is computed.
         """
         scheduler = self.scheduler_config
-        tokens, requests = scheduler.max_num_batched_tokens, scheduler.max_num_seqs
-        requests = min(requests, tokens)
+        tokens = scheduler.max_num_batched_tokens
+        requests = min(scheduler.max_num_seqs, tokens)
         self._backend.bind_caches(*self._make_cache(1).tensors())
-        before = memory.virtual_size()
         self._library.set_noop(True)
+        self._library.start_footprint()
         try:
             self._dummy_step(tokens, requests, requests)
         finally:
+            outputs = self._library.stop_footprint()
             self._library.set_noop(False)
         logits = requests * self.model_config.get_vocab_size() * 4
-        return memory.virtual_size() - before + int(_SAMPLER_COPIES * logits)
+        table = scheduler.max_num_seqs * self.model_config.max_model_len * _TOKEN_TABLE_BYTES
+        return int(outputs + _SAMPLER_COPIES * logits + table)
 
     def _dummy_step(self, tokens: int, requests: int, rows: int) -> None:
         inputs = dummy_step_inputs(tokens, requests, self.cache_config.block_size)

@@ -21,6 +21,10 @@ VMO_API const char* vmo_last_error();
 VMO_API void vmo_clear_error();
 // 1: MindSpore entry points return success without doing anything.
 VMO_API void vmo_set_noop(int on);
+// Between the two calls the places of all outputs are recorded; the second returns the bytes they occupy, memory that
+// was reused counted once.
+VMO_API void vmo_start_footprint();
+VMO_API int64_t vmo_stop_footprint();
 VMO_API void vmo_enable_stats(int on);
 VMO_API void vmo_reset_stats();
 // Calls and nanoseconds spent in a MindSpore entry point since the last reset.
@@ -60,9 +64,10 @@ VMO_API int vmo_core_copy(const vmo_tensor* x, const vmo_tensor* y);
 VMO_API int vmo_core_split(const vmo_tensor* x, int64_t axis, int outputs, const vmo_tensor* y);
 
 // ---- measurement and tests
-// Bytes per second of all threads reading `bytes` bytes once.
+// Bytes per second of all threads reading `bytes` bytes (at least 256 KiB) once; 0 after an error.
 VMO_API double vmo_measure_read_bandwidth(int64_t bytes);
 // Floating-point operations per second of all threads, registers only, for the dtype (0 float32, 1 float16, 2 bfloat16).
 VMO_API double vmo_measure_peak(int dtype);
-// Runs `tasks` tasks; task i adds i + 1 to *sum (atomically) and spins for `work` iterations.
+// Runs `tasks` tasks; task i adds i + 1 to *sum (atomically) and spins for `work` iterations; with
+// work < 0 every task throws, which makes the call fail.
 VMO_API int vmo_test_pool(int64_t tasks, int64_t work, int64_t* sum);

@@ -21,7 +21,8 @@ void set_num_threads(int n);
 
 // Calls function(context, i) once for every i in [0, count) and returns when all calls have returned.
 // Tasks are handed out in rising order by an atomic counter. A call made while another thread owns the pool,
-// or from inside a task, runs its tasks inline on the calling thread.
+// or from inside a task, runs its tasks inline on the calling thread. Rethrows the first exception of a task once all
+// have ended; throws std::system_error when the system refuses a thread.
 void run_tasks(int64_t count, TaskFunction function, void* context);
 
 // run_tasks for a callable taking the task number.

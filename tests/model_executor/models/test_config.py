@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig, Qwen3Config
 
+from vllm_mindspore.model_executor.layers.rotary_embedding import rotary_tables
 from vllm_mindspore.model_executor.models.config import decoder_config
 
 
@@ -73,3 +74,14 @@ def test_heads_must_divide() -> None:
 def test_missing_theta_is_named() -> None:
     with pytest.raises(ValueError, match="rope_theta is missing"):
         decoder_config(_old_config(rope_theta=None), qk_norm=False)
+
+
+def test_rope_scaling_without_its_values_is_named() -> None:
+    config = decoder_config(_old_config(rope_scaling={"rope_type": "linear"}), qk_norm=False)
+    with pytest.raises(ValueError, match="'linear' lacks factor"):
+        rotary_tables(config.rotary, 4)
+
+
+def test_an_odd_rotary_dim_is_named() -> None:
+    with pytest.raises(ValueError, match="= 7 must be even"):
+        decoder_config(_old_config(partial_rotary_factor=0.47), qk_norm=False)

@@ -26,6 +26,9 @@ from vllm_mindspore.model_executor.models import registry
 if TYPE_CHECKING:
     import torch
 
+# How MindSpore 2.10 reports a kernel that returned an error.
+_KERNEL_FAILED = "Return value from CPU AOT kernel"
+
 logger = init_logger("vllm.vllm_mindspore.backend")
 
 
@@ -48,7 +51,7 @@ class NativeBackend:
         builder = LayerBuilder(source=source, fused=fused)
         model = model_class(builder, self._model_config.hf_config, self._model_config.max_model_len)
         source.finish()
-        self.weight_bytes = source.num_bytes
+        self.weight_bytes = source.num_bytes + model.decoder.table_bytes
         self._config = model.config
         self._decoder, self._logits = model.decoder, model.logits
         self._declare_shapes(dtype)
@@ -119,8 +122,10 @@ def _use_fused_kernels(dtype: ms.Type) -> bool:
 
 @contextlib.contextmanager
 def _kernel_errors() -> Iterator[None]:
-    """Names what a kernel refused: MindSpore itself reports only its return code."""
+    """Adds what a kernel refused: MindSpore itself reports only its return code."""
     try:
         yield
     except RuntimeError as error:
-        raise RuntimeError(kernel_library().last_error() or str(error)) from error
+        if _KERNEL_FAILED not in str(error):
+            raise
+        raise RuntimeError(f"{kernel_library().last_error()}\n{error}") from error

@@ -47,6 +47,11 @@ def inverse_frequencies(config: RotaryConfig) -> np.ndarray:
         raise ValueError(
             f"rope type {config.rope_type!r} is not supported; supported: {', '.join(_SCALINGS)}"
         )
+    missing = [key for key in _REQUIRED[config.rope_type] if key not in config.parameters]
+    if missing:
+        raise ValueError(
+            f"rope type {config.rope_type!r} lacks {', '.join(missing)} in config.json"
+        )
     exponents = np.arange(0, config.rotary_dim, 2, dtype=np.float64) / config.rotary_dim
     return _SCALINGS[config.rope_type](config.theta**-exponents, config.parameters)
 
@@ -71,6 +76,16 @@ def _llama3(frequencies: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarra
     return stretched
 
 
+_REQUIRED: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": (
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    ),
+}
 _SCALINGS: dict[str, Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]] = {
     "default": _default,
     "linear": _linear,

@@ -8,7 +8,7 @@ from pathlib import Path
 from vllm.config import LoadConfig, ModelConfig
 from vllm.model_executor.model_loader.weight_utils import download_weights_from_hf
 
-_PATTERN = "*.safetensors"
+_PATTERNS = ["*.safetensors", "model.safetensors.index.json"]
 
 
 def checkpoint_folder(model: ModelConfig, load: LoadConfig) -> Path:
@@ -24,7 +24,7 @@ def checkpoint_folder(model: ModelConfig, load: LoadConfig) -> Path:
     folder = download_weights_from_hf(
         model.model,
         load.download_dir,
-        [_PATTERN],
+        _PATTERNS,
         model.revision,
         ignore_patterns=load.ignore_patterns,
     )

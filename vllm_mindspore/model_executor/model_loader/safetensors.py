@@ -44,10 +44,6 @@ class SafetensorsSource:
         self._files = open_folder(folder)
         self._taken: dict[str, torch.Tensor] = {}
 
-    def has(self, name: str) -> bool:
-        """Whether the checkpoint holds tensor `name`."""
-        return name in self._files
-
     def take(self, name: str, shape: Sequence[int]) -> Parameter:
         """The tensor `name` of exactly `shape`, in the source's dtype. A tensor that is missing
         or different is noted for `finish` and is replaced by unset memory until then."""

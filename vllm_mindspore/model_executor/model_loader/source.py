@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where parameters come from: a model asks for each weight by name and shape.
 
-All problems of a checkpoint are collected while the model is built, before any weight is read,
-and reported together by `finish`.
+All problems of a checkpoint are collected while the model is built and reported together by
+`finish`, before anything runs. Weights that are not converted are not even read by then.
 """
 
 from __future__ import annotations

@@ -68,7 +68,6 @@ def _refuse_unsupported(hf_config: Any) -> None:
         "hidden_act": ("silu", "swish"),
         "attention_bias": (False,),
         "mlp_bias": (False,),
-        "use_sliding_window": (False,),
         "pretraining_tp": (1, None),
     }
     for field, accepted in expected.items():
@@ -102,8 +101,14 @@ def _rotary_config(hf_config: Any, head_dim: int) -> RotaryConfig:
     partial = scaling.get(
         "partial_rotary_factor", getattr(hf_config, "partial_rotary_factor", None) or 1.0
     )
+    rotary_dim = int(head_dim * partial)
+    if rotary_dim % 2:
+        raise ValueError(
+            f"config.json: head_dim {head_dim} * partial_rotary_factor {partial} = {rotary_dim} "
+            "must be even"
+        )
     return RotaryConfig(
-        rotary_dim=int(head_dim * partial),
+        rotary_dim=rotary_dim,
         theta=float(theta),
         rope_type=str(scaling.get("rope_type", scaling.get("type", "default"))),
         parameters={key: value for key, value in scaling.items() if key not in _ROPE_KEYS},

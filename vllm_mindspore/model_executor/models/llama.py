@@ -53,6 +53,7 @@ class Decoder(nn.Cell):
             "model.embed_tokens.weight", (config.vocab_size, config.hidden_size)
         )
         cos, sin = rotary_tables(config.rotary, max_positions)
+        self.table_bytes = cos.nbytes + sin.nbytes
         dtype = None if builder.fused else builder.source.dtype
         self.cos = bridge.constant("rotary.cos", cos, dtype)
         self.sin = bridge.constant("rotary.sin", sin, dtype)
