@@ -82,6 +82,28 @@ def imports_at_run_time(source: Path, package: str) -> bool:
     return any(name.split(".")[0] == package for name in names)
 
 
+# Assignments into another package that no plain `module.name = ...` shows, by module. The platform
+# that vLLM resolved before we were imported becomes ours in place.
+INDIRECT_ASSIGNMENTS = {
+    "patches": ["setattr(import_module(module), name, self.replacement)"],
+    "plugin": ["unspecified.__class__", "vars(module)['PIN_MEMORY']"],
+}
+
+
+def indirect_assignments(source: Path) -> Iterator[str]:
+    """`x.__class__ = ...`, `vars(x)[...] = ...`, `x.__dict__[...] = ...` and `setattr(...)`."""
+    for node in ast.walk(tree_of(source)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "setattr":
+            yield ast.unparse(node)
+        if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
+            target = ast.unparse(node)
+            if target.endswith(".__class__") or (
+                (isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith(".__dict__"))
+                or target.startswith(("vars(", "globals("))
+            ):
+                yield target
+
+
 each_source = pytest.mark.parametrize("source", SOURCES, ids=module_name)
 
 
@@ -146,6 +168,12 @@ def test_only_patches_assigns_to_other_packages(source: Path) -> None:
 
 
 @each_source
+def test_indirect_assignments_are_the_named_exceptions(source: Path) -> None:
+    named = INDIRECT_ASSIGNMENTS.get(module_name(source), [])
+    assert sorted(indirect_assignments(source)) == named
+
+
+@each_source
 def test_only_bridge_imports_torch_and_mindspore(source: Path) -> None:
     if module_name(source) != "bridge":
         both = all(imports_at_run_time(source, package) for package in ("torch", "mindspore"))
@@ -196,8 +224,8 @@ def test_no_path_of_a_machine_is_written_down() -> None:
     assert not found
 
 
-def test_tests_mirror_the_package() -> None:
-    """A test module below tests/<part>/ names a module of that part (end-to-end tests excepted)."""
+def test_folders_of_tests_are_folders_of_the_package() -> None:
+    """tests/<part>/ exists only where vllm_mindspore/<part>/ does (end-to-end tests excepted)."""
     stray = []
     for test in (ROOT / "tests").rglob("test_*.py"):
         folder = test.relative_to(ROOT / "tests").parent

@@ -166,6 +166,47 @@ def test_other_platform_is_an_error(run_python: RunPython) -> None:
     assert "unset VLLM_TARGET_DEVICE" in result.stderr
 
 
+# A class of somebody else's package, resolved by vLLM before we are imported.
+FOREIGN = """
+import vllm.platforms as platforms
+from vllm.platforms.interface import Platform, PlatformEnum
+
+class Foreign(Platform):
+    _enum = PlatformEnum.OOT
+    device_type = "cpu"
+
+platforms._current_platform = Foreign()
+"""
+
+
+def test_other_out_of_tree_platform_is_an_error(run_python: RunPython) -> None:
+    result = run_python(FOREIGN + "import vllm_mindspore", check=False)
+    assert result.returncode == 1
+    assert "RuntimeError: vLLM already runs on Foreign" in result.stderr
+    assert "VLLM_PLUGINS=mindspore,mindspore_models" in result.stderr
+
+
+def test_general_entry_point_leaves_another_platform_alone(run_python: RunPython) -> None:
+    code = f"""
+from vllm_mindspore.plugin import register_general
+{FOREIGN}
+import torch
+from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
+from vllm.model_executor.models import ModelRegistry
+
+def state():
+    return (
+        list(QUANTIZATION_METHODS), dict(ModelRegistry.models), torch.accelerator.synchronize
+    )
+
+before = state()
+register_general()
+assert "Qwen3MoeForCausalLM" in before[1]
+assert state() == before
+"""
+    run_python(code)
+
+
 def test_plugin_filter_that_leaves_us_out_is_an_error(run_python: RunPython) -> None:
     result = run_python("import vllm_mindspore", env={"VLLM_PLUGINS": "other"}, check=False)
     assert result.returncode == 1

@@ -35,6 +35,7 @@ STATES = {
     ),
 }
 RUN_OP = "import mindspore as ms; ms.set_context(mode=1); t = ms.Tensor([1.0]); t + t\n"
+SET_THREADS = "import mindspore as ms; ms.runtime.dispatch_threads_num(2)\n"
 CONFIGURE = """
 import os, sys
 import vllm_mindspore
@@ -83,22 +84,24 @@ def test_spawn_with_a_warning_after_an_op(
     assert "a forked engine would hang" in result.stdout + result.stderr
 
 
-def test_error_after_an_op_without_main_guard(
-    run_python: RunPython, tiny_model: Path, tmp_path: Path
+@pytest.mark.parametrize("use", [RUN_OP, SET_THREADS], ids=["op", "threads"])
+def test_error_after_use_without_main_guard(
+    run_python: RunPython, tiny_model: Path, tmp_path: Path, use: str
 ) -> None:
     script = tmp_path / "script.py"
-    script.write_text(RUN_OP + CONFIGURE.format(model=str(tiny_model)) + UNGUARDED)
+    script.write_text(use + CONFIGURE.format(model=str(tiny_model)) + UNGUARDED)
     result = run_python(script, check=False)
     assert result.returncode == 1
     assert f"imports {script} again, which has no main guard" in result.stderr
     assert "if __name__ == '__main__':" in result.stderr
 
 
-def test_engine_in_this_process_is_refused_after_an_op(
-    run_python: RunPython, tiny_model: Path, tmp_path: Path
+@pytest.mark.parametrize("use", [RUN_OP, SET_THREADS], ids=["op", "threads"])
+def test_engine_in_this_process_is_refused_after_use(
+    run_python: RunPython, tiny_model: Path, tmp_path: Path, use: str
 ) -> None:
     script = tmp_path / "script.py"
-    script.write_text(RUN_OP + CONFIGURE.format(model=str(tiny_model)) + UNGUARDED)
+    script.write_text(use + CONFIGURE.format(model=str(tiny_model)) + UNGUARDED)
     result = run_python(script, env={"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}, check=False)
     assert result.returncode == 1
     assert "cannot be set up for a worker" in result.stderr

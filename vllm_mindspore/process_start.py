@@ -24,8 +24,8 @@ _RUNTIME_THREADS = ("ActorThread_", "KernelThread_", "frontend_queue", "backend_
 # The module by which a worker sets MindSpore up; loaded in workers only.
 _WORKER_RUNTIME = "vllm_mindspore.device.runtime"
 _ADVICE = (
-    "Either create the LLM before the first MindSpore op and leave MindSpore's threads alone, or put the whole program, its MindSpore "
-    "ops included, under `if __name__ == '__main__':`."
+    "Either create the LLM before the first MindSpore op and do not set MindSpore's threads, or "
+    "put the whole program, its use of MindSpore included, under `if __name__ == '__main__':`."
 )
 
 
@@ -85,8 +85,8 @@ def _use_spawn() -> None:
     if script is not None and not _has_main_guard(script):
         raise RuntimeError(
             "MindSpore has already run an op, or its threads have been set, in this process, so a "
-            "forked engine would hang or fail; the "
-            f"alternative, spawn, imports {script} again, which has no main guard. {_ADVICE}"
+            "forked engine would hang or fail; the alternative, "
+            f"spawn, imports {script} again, which has no main guard. {_ADVICE}"
         )
     if envs.worker_start_method() != "spawn":
         logger.warning(
