@@ -108,6 +108,6 @@ def test_spawned_children_of_the_script_are_activated(run_python: RunPython) -> 
 import runpy
 names = runpy.run_path({str(SCRIPT)!r}, run_name="__mp_main__")
 import sys
-assert "vllm_mindspore.plugin" in sys.modules and "main" in names
+assert "vllm_mindspore.plugin" in sys.modules and "entry" in names
 """
     run_python(code)
