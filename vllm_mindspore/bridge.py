@@ -53,9 +53,20 @@ def constant(name: str, values: np.ndarray, dtype: torch.dtype | None = None) ->
 
 
 def parameter(name: str, tensor: torch.Tensor) -> Parameter:
-    """A frozen, named Parameter over the memory of a contiguous torch tensor."""
+    """A frozen, named Parameter over the memory of a contiguous torch tensor.
+
+    Graphs read that very memory, except bfloat16: numpy has no such type, and what comes by
+    DLPack or as a view is moved into memory of MindSpore's own in the first call of a graph.
+    `to_torch` of the parameter gives the memory in use.
+    """
     # Parameter() copies unless its argument is a temporary passed by position.
-    frozen = Parameter(from_torch(tensor))
+    frozen = Parameter(_from_torch_by_numpy(tensor))
     frozen.name = name
     frozen.requires_grad = False
     return frozen
+
+
+def _from_torch_by_numpy(tensor: torch.Tensor) -> Tensor:
+    if tensor.dtype == torch.bfloat16:
+        return Tensor.from_numpy(tensor.view(torch.int16).numpy()).view(ms.bfloat16)
+    return Tensor.from_numpy(tensor.numpy())

@@ -17,6 +17,7 @@ from tests.e2e.reference import Reference
 
 Checkpoint = Callable[[str, torch.dtype], Path]
 Engine = Callable[..., LLM]
+GetReference = Callable[..., Reference]
 
 _ENGINE_DEFAULTS: dict[str, Any] = {
     "skip_tokenizer_init": True,
@@ -66,13 +67,14 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def reference() -> Callable[[Path], Reference]:
-    """The transformers model of a folder, computed in fp32."""
-    references: dict[Path, Reference] = {}
+def reference() -> GetReference:
+    """The transformers model of a folder, computed in fp32 or another dtype."""
+    references: dict[tuple[Path, torch.dtype], Reference] = {}
 
-    def get(folder: Path) -> Reference:
-        if folder not in references:
-            references[folder] = Reference(folder, torch.float32)
-        return references[folder]
+    def get(folder: Path, dtype: torch.dtype = torch.float32) -> Reference:
+        key = (folder, dtype)
+        if key not in references:
+            references[key] = Reference(folder, dtype)
+        return references[key]
 
     return get

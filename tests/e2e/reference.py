@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from tests.e2e.tolerance import logit_tolerance
+from tests.e2e.tolerance import CHOICE_SPREAD, relative_error
 
 
 class Reference:
@@ -17,12 +17,6 @@ class Reference:
     def __init__(self, folder: Path, dtype: torch.dtype) -> None:
         self._model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         self._model.eval()
-
-    def logit_tolerance(self, dtype: torch.dtype, token_ids: list[int]) -> float:
-        """How far a logit of this sequence computed in `dtype` may be from ours."""
-        config = self._model.config
-        scale = self._logit_scale(token_ids)
-        return logit_tolerance(dtype, config.num_hidden_layers, config.hidden_size, scale)
 
     @torch.no_grad()
     def logits(self, token_ids: list[int]) -> torch.Tensor:
@@ -45,9 +39,26 @@ class Reference:
             output.append(int(step))
         return output
 
+    def units(self, dtype: torch.dtype, token_ids: list[int]) -> torch.Tensor:
+        """fp32 [T, vocab]: by how much rounding to `dtype` puts each logit off, in the mean."""
+        return self._error_per_length(dtype, token_ids)[:, None] * self._head.norm(dim=-1)
+
+    def clear_choices(self, dtype: torch.dtype, token_ids: list[int]) -> torch.Tensor:
+        """bool [T]: whether the two best logits of a position lie further apart than rounding to
+        `dtype` can explain."""
+        best = self.logits(token_ids).topk(2)
+        first, second = self._head[best.indices].unbind(1)
+        unit = self._error_per_length(dtype, token_ids) * (first - second).norm(dim=-1)
+        return best.values[:, 0] - best.values[:, 1] > CHOICE_SPREAD * unit
+
+    @property
+    def _head(self) -> torch.Tensor:
+        return self._model.get_output_embeddings().weight.detach().float()
+
     @torch.no_grad()
-    def _logit_scale(self, token_ids: list[int]) -> float:
-        """Largest |hidden| * |head row|: the norm that rounding errors of a logit scale with."""
+    def _error_per_length(self, dtype: torch.dtype, token_ids: list[int]) -> torch.Tensor:
+        """fp32 [T]: the mean error of hidden . row for a row of length 1."""
+        config = self._model.config
         hidden = self._model.model(torch.tensor([token_ids])).last_hidden_state[0].float()
-        head = self._model.get_output_embeddings().weight.float()
-        return float(hidden.norm(dim=-1).max() * head.norm(dim=-1).max())
+        error = relative_error(dtype, config.num_hidden_layers, config.hidden_size)
+        return error * hidden.norm(dim=-1) / float(config.hidden_size) ** 0.5

@@ -178,7 +178,7 @@ def test_checkpoint_problems_are_named(
         engine(tmp_path, dtype="float32")
     text = str(error.value)
     assert "missing tensor model.layers.1.mlp.up_proj.weight: expected shape [200, 96]" in text
-    assert "tensor model.norm.weight: expected shape [96], found [95]" in text
+    assert "tensor model.norm.weight in model.safetensors: expected shape [96], found [95]" in text
     assert "extra tensor model.layers.9.mlp.up_proj.weight" in text
 
 

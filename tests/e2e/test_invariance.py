@@ -8,9 +8,14 @@ import torch
 from vllm import LLM, SamplingParams
 
 from tests.e2e.conftest import Checkpoint, Engine
-from tests.e2e.test_correctness import ragged_prompts
+from tests.e2e.test_correctness import options, ragged_prompts
 
 NUM_TOKENS = 48
+# One checkpoint per model type; the graphs of the last three are in those of the others.
+MODELS = (
+    *("ernie4_5", "glm4", "llama", "qwen2", "qwen3"),
+    *(pytest.param(name, marks=pytest.mark.full) for name in ("glm", "mistral", "seed_oss")),
+)
 Answer = tuple[list[int], list[float]]
 
 # 7 prompts of 237 tokens and their 48 new tokens each need 40 blocks; fewer force preemption.
@@ -32,7 +37,7 @@ def answers(llm: LLM, prompts: list[list[int]]) -> list[Answer]:
     return results
 
 
-@pytest.fixture(scope="module", params=["qwen3", "llama"])
+@pytest.fixture(scope="module", params=MODELS)
 def name(request: pytest.FixtureRequest) -> str:
     """The checkpoint under test."""
     return str(request.param)
@@ -41,12 +46,12 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def batched(name: str, checkpoint: Checkpoint, engine: Engine) -> list[Answer]:
     """All prompts at once in a default engine."""
-    llm = engine(checkpoint(name, torch.float32), dtype="float32")
+    llm = engine(checkpoint(name, torch.float32), **options("fp32"))
     return answers(llm, ragged_prompts(seed=2))
 
 
 def test_alone(name: str, batched: list[Answer], checkpoint: Checkpoint, engine: Engine) -> None:
-    llm = engine(checkpoint(name, torch.float32), dtype="float32")
+    llm = engine(checkpoint(name, torch.float32), **options("fp32"))
     llm.reset_prefix_cache()
     assert [answers(llm, [prompt])[0] for prompt in ragged_prompts(seed=2)] == batched
 
@@ -54,7 +59,7 @@ def test_alone(name: str, batched: list[Answer], checkpoint: Checkpoint, engine:
 def test_prefix_cache_hit(
     name: str, batched: list[Answer], checkpoint: Checkpoint, engine: Engine
 ) -> None:
-    llm = engine(checkpoint(name, torch.float32), dtype="float32")
+    llm = engine(checkpoint(name, torch.float32), **options("fp32"))
     prompts = ragged_prompts(seed=2)
     answers(llm, prompts)
     params = SamplingParams(max_tokens=1, detokenize=False)
@@ -81,11 +86,10 @@ def test_chunked_prefill_and_preemption(
     assert preemptions[0] > 0, "no request was preempted"
 
 
+@pytest.mark.parametrize("name", ["qwen3"], indirect=True)
 @pytest.mark.parametrize("block_size", [16, 32, 64, 128])
 def test_block_sizes(
     block_size: int, name: str, batched: list[Answer], checkpoint: Checkpoint, engine: Engine
 ) -> None:
-    if name != "qwen3":
-        pytest.skip("one checkpoint covers the block sizes")
     llm = engine(checkpoint(name, torch.float32), dtype="float32", block_size=block_size)
     assert answers(llm, ragged_prompts(seed=2)) == batched

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 from mindspore.ops.auto_generate import gen_ops_prim
 
 from vllm_mindspore.device.custom_ops import custom_op
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
-from vllm_mindspore.model_executor.layers.linear import Linear
+from vllm_mindspore.model_executor.layers.linear import FusedLinear, Linear, MergedLinear
 
 
 class FusedSwiglu(nn.Cell):
@@ -26,28 +26,63 @@ class FusedSwiglu(nn.Cell):
 
 
 class ChainSwiglu(nn.Cell):
-    """The same as MatMul and Swiglu primitives."""
+    """The same as a projection to gate and up side by side and the Swiglu primitive."""
 
-    def __init__(self, builder: LayerBuilder, name: str, hidden: int, inner: int) -> None:
+    def __init__(
+        self, builder: LayerBuilder, name: str, hidden: int, inner: int, *, bias: bool = False
+    ) -> None:
         super().__init__()
-        names = [f"{name}.gate_proj.weight", f"{name}.up_proj.weight"]
-        self.weight = builder.source.take_merged(names, [(inner, hidden)] * 2)
-        self.matmul = ops.MatMul(transpose_b=True)
+        names = [f"{name}.gate_proj", f"{name}.up_proj"]
+        projection = FusedLinear if builder.fused else MergedLinear
+        self.gate_up = projection(builder, names, hidden, [inner, inner], bias=bias)
         self.swiglu = gen_ops_prim.Swiglu()
 
     def construct(self, x: Tensor) -> Tensor:
         """x [T, hidden] -> [T, inner]."""
-        return self.swiglu(self.matmul(x, self.weight), -1)
+        return self.swiglu(self.gate_up(x), -1)
 
 
-class GatedMLP(nn.Cell):
-    """The feed-forward block of Llama-like models."""
+class OneTensorSwiglu(nn.Cell):
+    """The same for checkpoints whose `gate_up_proj` holds gate above up.
+
+    With either kind of kernels: FusedSwiglu wants two parameters, and this file has one.
+    """
 
     def __init__(self, builder: LayerBuilder, name: str, hidden: int, inner: int) -> None:
         super().__init__()
-        activation = FusedSwiglu if builder.fused else ChainSwiglu
-        self.activation = activation(builder, name, hidden, inner)
-        self.down = Linear(builder, f"{name}.down_proj", inner, hidden)
+        self.gate_up = Linear(builder, f"{name}.gate_up_proj", hidden, 2 * inner)
+        self.swiglu = gen_ops_prim.Swiglu()
+
+    def construct(self, x: Tensor) -> Tensor:
+        """x [T, hidden] -> [T, inner]."""
+        return self.swiglu(self.gate_up(x), -1)
+
+
+class GatedMLP(nn.Cell):
+    """The feed-forward block of Llama-like models.
+
+    `bias`: whether its three projections have biases. `one_tensor`: whether the checkpoint holds
+    the gate and up projections (then without biases) as one tensor.
+    """
+
+    def __init__(
+        self,
+        builder: LayerBuilder,
+        name: str,
+        hidden: int,
+        inner: int,
+        *,
+        bias: bool = False,
+        one_tensor: bool = False,
+    ) -> None:
+        super().__init__()
+        if one_tensor:
+            self.activation = OneTensorSwiglu(builder, name, hidden, inner)
+        elif builder.fused and not bias:
+            self.activation = FusedSwiglu(builder, name, hidden, inner)
+        else:
+            self.activation = ChainSwiglu(builder, name, hidden, inner, bias=bias)
+        self.down = Linear(builder, f"{name}.down_proj", inner, hidden, bias=bias)
 
     def construct(self, x: Tensor) -> Tensor:
         """x [T, hidden] -> [T, hidden]."""

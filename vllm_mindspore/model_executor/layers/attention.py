@@ -8,14 +8,13 @@ before they attend, so one graph serves prefill, chunked prefill and decode.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, mint, nn, ops
 from mindspore.ops.auto_generate import gen_ops_prim
 
 from vllm_mindspore import bridge
 from vllm_mindspore.device.custom_ops import custom_op
+from vllm_mindspore.model_executor.layers.attention_config import AttentionConfig
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.layers.layernorm import RmsNorm
 from vllm_mindspore.model_executor.layers.linear import FusedLinear, Linear, SplitLinear
@@ -24,39 +23,9 @@ PagedInputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """positions i32 [T], cos and sin [T, rotary_dim], slot mapping i32 [T], block tables
 i32 [B, blocks], context lengths i32 [B] and query lengths i32 [B] of one step."""
 
-# ApplyRotaryPosEmb's cos_format for cos and sin that already hold one row per token.
-_ROWS_PER_TOKEN = 2
-
-
-@dataclass(frozen=True)
-class AttentionConfig:
-    """The shape of one attention layer."""
-
-    hidden_size: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    rotary_dim: int
-    norm_epsilon: float
-    qk_norm: bool
-    """Whether query and key heads are normalised before they are rotated (Qwen3)."""
-    bias: bool
-    """Whether the query, key and value projections have biases."""
-
-    @property
-    def query_size(self) -> int:
-        """Width of all query heads."""
-        return self.num_heads * self.head_dim
-
-    @property
-    def kv_size(self) -> int:
-        """Width of all key (or value) heads."""
-        return self.num_kv_heads * self.head_dim
-
-    @property
-    def scale(self) -> float:
-        """The factor on query . key."""
-        return float(self.head_dim**-0.5)
+# ApplyRotaryPosEmb's cos_format for cos and sin that already hold one row per token, by whether
+# neighbouring elements are rotated together.
+_ROWS_PER_TOKEN = {False: 2, True: 3}
 
 
 def build_attention(builder: LayerBuilder, name: str, config: AttentionConfig) -> nn.Cell:
@@ -70,6 +39,11 @@ def _projections(name: str, config: AttentionConfig) -> tuple[list[str], list[in
     return names, [config.query_size, config.kv_size, config.kv_size]
 
 
+def _output(builder: LayerBuilder, name: str, config: AttentionConfig) -> Linear:
+    sizes = (config.query_size, config.hidden_size)
+    return Linear(builder, f"{name}.o_proj", *sizes, bias=config.output_bias)
+
+
 class FusedAttention(nn.Cell):
     """Projections around one `vmo_attention_block` node."""
 
@@ -77,7 +51,7 @@ class FusedAttention(nn.Cell):
         super().__init__()
         names, sizes = _projections(name, config)
         self.qkv = FusedLinear(builder, names, config.hidden_size, sizes, bias=config.bias)
-        self.output = Linear(builder, f"{name}.o_proj", config.query_size, config.hidden_size)
+        self.output = _output(builder, name, config)
         if config.qk_norm:
             self.query_gamma = builder.source.take(f"{name}.q_norm.weight", (config.head_dim,))
             self.key_gamma = builder.source.take(f"{name}.k_norm.weight", (config.head_dim,))
@@ -86,7 +60,7 @@ class FusedAttention(nn.Cell):
             self.query_gamma = bridge.constant(f"{name}.q_norm.unused", np.ones(1), dtype)
             self.key_gamma = bridge.constant(f"{name}.k_norm.unused", np.ones(1), dtype)
         integers = [config.num_heads, config.num_kv_heads, config.head_dim, config.rotary_dim]
-        integers += [0, int(config.qk_norm), 0, 0]
+        integers += [int(config.interleaved), int(config.qk_norm), 0, 0]
         floats = [config.scale, config.norm_epsilon]
         self.integers = bridge.constant(f"{name}.integers", np.array(integers, np.int32))
         self.floats = bridge.constant(f"{name}.floats", np.array(floats, np.float32))
@@ -124,12 +98,12 @@ class ChainAttention(nn.Cell):
         names, sizes = _projections(name, config)
         self.config = config
         self.qkv = SplitLinear(builder, names, config.hidden_size, sizes, bias=config.bias)
-        self.output = Linear(builder, f"{name}.o_proj", config.query_size, config.hidden_size)
+        self.output = _output(builder, name, config)
         if config.qk_norm:
             epsilon = config.norm_epsilon
             self.query_norm = RmsNorm(builder, f"{name}.q_norm", config.head_dim, epsilon)
             self.key_norm = RmsNorm(builder, f"{name}.k_norm", config.head_dim, epsilon)
-        self.rotate = gen_ops_prim.ApplyRotaryPosEmb(_ROWS_PER_TOKEN)
+        self.rotary = ChainRotary(config)
         self.write_cache = ops.auto_generate.ReshapeAndCache()
         self.attend = ops.auto_generate.PagedAttention(
             config.num_heads, config.scale, config.num_kv_heads
@@ -144,7 +118,7 @@ class ChainAttention(nn.Cell):
         if self.config.qk_norm:
             query = self.head_norm(query, self.query_norm, self.config.query_size)
             key = self.head_norm(key, self.key_norm, self.config.kv_size)
-        query, key = self.rotate(query, key, cos, sin, positions)
+        query, key = self.rotary(query, key, cos, sin, positions)
         written = self.write_cache(key, value, key_cache, value_cache, slots)
         query = ops.depend(query, written)
         attended = self.attend(
@@ -156,3 +130,43 @@ class ChainAttention(nn.Cell):
         """Normalises each head of x [T, size]."""
         heads, _ = norm(x.reshape(-1, self.config.head_dim))
         return heads.reshape(-1, size)
+
+
+class ChainRotary(nn.Cell):
+    """Rotates the leading `rotary_dim` elements of each head; the others pass through."""
+
+    def __init__(self, config: AttentionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.partial = config.rotary_dim < config.head_dim
+        self.sizes = (config.rotary_dim, config.head_dim - config.rotary_dim)
+        self.rotate = gen_ops_prim.ApplyRotaryPosEmb(_ROWS_PER_TOKEN[config.interleaved])
+        # Copies: views that mint.split makes of a reshaped tensor do not keep its memory from being
+        # reused (MindSpore 2.10, CPU).
+        self.split_copies = ops.auto_generate.SplitWithSize()
+
+    def construct(
+        self, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """query [T, heads * head_dim], key [T, kv_heads * head_dim], cos and sin
+        [T, rotary_dim] -> the rotated query and key."""
+        if not self.partial:
+            rotated: tuple[Tensor, Tensor] = self.rotate(query, key, cos, sin, positions)
+            return rotated
+        heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
+        query_turned, query_rest = self.split(query, heads)
+        key_turned, key_rest = self.split(key, kv_heads)
+        query_turned, key_turned = self.rotate(query_turned, key_turned, cos, sin, positions)
+        return self.join(query_turned, query_rest, heads), self.join(key_turned, key_rest, kv_heads)
+
+    def split(self, x: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+        """x [T, heads * head_dim] -> what turns [T, heads * rotary_dim], the rest
+        [T, heads, head_dim - rotary_dim]."""
+        heads_apart = x.reshape(-1, heads, self.config.head_dim)
+        turned, rest = self.split_copies(heads_apart, self.sizes, -1)
+        return turned.reshape(-1, heads * self.config.rotary_dim), rest
+
+    def join(self, turned: Tensor, rest: Tensor, heads: int) -> Tensor:
+        """The inverse of `split`."""
+        joined = mint.cat([turned.reshape(-1, heads, self.config.rotary_dim), rest], -1)
+        return joined.reshape(-1, heads * self.config.head_dim)

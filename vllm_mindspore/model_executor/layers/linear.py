@@ -12,18 +12,27 @@ from vllm_mindspore.model_executor.layers.build import LayerBuilder
 
 
 class Linear(nn.Cell):
-    """One projection, without bias."""
+    """One projection."""
 
     def __init__(
-        self, builder: LayerBuilder, name: str, in_features: int, out_features: int
+        self,
+        builder: LayerBuilder,
+        name: str,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = False,
     ) -> None:
         super().__init__()
-        self.weight = builder.source.take(f"{name}.weight", (out_features, in_features))
+        take = builder.source.take
+        self.weight = take(f"{name}.weight", (out_features, in_features))
+        self.bias: Parameter | None = take(f"{name}.bias", (out_features,)) if bias else None
         self.matmul = ops.MatMul(transpose_b=True)
 
     def construct(self, x: Tensor) -> Tensor:
         """x [T, in_features] -> [T, out_features]."""
-        return self.matmul(x, self.weight)
+        y = self.matmul(x, self.weight)
+        return y if self.bias is None else y + self.bias
 
 
 class FusedLinear(nn.Cell):
@@ -55,8 +64,8 @@ class FusedLinear(nn.Cell):
         return self.linear(x, *self.parameters)
 
 
-class SplitLinear(nn.Cell):
-    """Several projections of the same input as one MatMul and a split: the primitive chain."""
+class MergedLinear(nn.Cell):
+    """The same as one MatMul, the weights copied together: the primitive chain."""
 
     def __init__(
         self,
@@ -75,13 +84,31 @@ class SplitLinear(nn.Cell):
         self.bias: Parameter | None = None
         if bias:
             self.bias = merge([f"{name}.bias" for name in names], [(s,) for s in out_features])
-        self.sizes = tuple(out_features)
         self.matmul = ops.MatMul(transpose_b=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """x [T, in_features] -> [T, sum(out_features)]."""
+        y = self.matmul(x, self.weight)
+        return y if self.bias is None else y + self.bias
+
+
+class SplitLinear(nn.Cell):
+    """MergedLinear and a split."""
+
+    def __init__(
+        self,
+        builder: LayerBuilder,
+        names: Sequence[str],
+        in_features: int,
+        out_features: Sequence[int],
+        *,
+        bias: bool,
+    ) -> None:
+        super().__init__()
+        self.merged = MergedLinear(builder, names, in_features, out_features, bias=bias)
+        self.sizes = tuple(out_features)
 
     def construct(self, x: Tensor) -> tuple[Tensor, ...]:
         """x [T, in_features] -> one [T, size] tensor per projection."""
-        y = self.matmul(x, self.weight)
-        if self.bias is not None:
-            y = y + self.bias
-        parts: tuple[Tensor, ...] = mint.split(y, self.sizes, -1)
+        parts: tuple[Tensor, ...] = mint.split(self.merged(x), self.sizes, -1)
         return parts

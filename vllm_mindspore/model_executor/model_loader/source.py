@@ -7,6 +7,7 @@ All problems of a checkpoint are collected while the model is built and reported
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,7 +35,10 @@ class ParameterSource(Protocol):
     """Memory the parameters handed out so far refer to, each counted once."""
 
     def take(self, name: str, shape: Sequence[int]) -> Parameter:
-        """The weight `name`, which must have `shape`."""
+        """The weight `name`, which must have `shape`; the same Parameter every time.
+
+        One graph must not read it in two places: MindSpore would copy it in every call.
+        """
 
     def take_merged(self, names: Sequence[str], shapes: Sequence[Sequence[int]]) -> Parameter:
         """Several weights concatenated along their first axis (a copy)."""
@@ -46,9 +50,13 @@ class ParameterSource(Protocol):
 class Problems:
     """What is wrong with a checkpoint, collected to be reported at once."""
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, complaint: str = "does not fit the model") -> None:
         self._place = place
+        self._complaint = complaint
         self._lines: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._lines)
 
     def add(self, line: str) -> None:
         self._lines.append(line)
@@ -60,7 +68,7 @@ class Problems:
         shown = "\n  ".join(self._lines[:_MAX_REPORTED])
         more = len(self._lines) - _MAX_REPORTED
         rest = f"\n  ... and {more} more" if more > 0 else ""
-        raise ValueError(f"{self._place} does not fit the model:\n  {shown}{rest}\n{advice}")
+        raise ValueError(f"{self._place} {self._complaint}:\n  {shown}{rest}\n{advice}")
 
 
 class DummySource:
@@ -69,17 +77,20 @@ class DummySource:
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.num_bytes = 0
-        self._taken: dict[str, torch.Tensor] = {}
+        self._parameters: dict[str, Parameter] = {}
         generator = np.random.default_rng(_DUMMY_SEED)
         pattern = generator.uniform(-_DUMMY_SCALE, _DUMMY_SCALE, _DUMMY_PERIOD)
         self._pattern = torch.from_numpy(pattern).to(dtype)
 
     def take(self, name: str, shape: Sequence[int]) -> Parameter:
-        """Random values in (-1e-3, 1e-3); the same name gives the same memory."""
-        if name not in self._taken:
-            self._taken[name] = self._fill(tuple(shape))
-            self.num_bytes += self._taken[name].nbytes
-        return bridge.parameter(name, self._taken[name])
+        """Random values in (-1e-3, 1e-3); the same name gives the same Parameter.
+
+        Raises ValueError for a shape that no memory can hold."""
+        if name not in self._parameters:
+            tensor = self._fill(name, tuple(shape))
+            self.num_bytes += tensor.nbytes
+            self._parameters[name] = bridge.parameter(name, tensor)
+        return self._parameters[name]
 
     def take_merged(self, names: Sequence[str], shapes: Sequence[Sequence[int]]) -> Parameter:
         """Random values of the concatenated shape."""
@@ -89,9 +100,15 @@ class DummySource:
     def finish(self) -> None:
         """Dummy weights always fit."""
 
-    def _fill(self, shape: tuple[int, ...]) -> torch.Tensor:
-        count = int(np.prod(shape))
-        tensor = torch.empty(count, dtype=self.dtype)
+    def _fill(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        count = math.prod(shape)
+        try:
+            tensor = torch.empty(count, dtype=self.dtype)
+        except (RuntimeError, TypeError) as error:  # no such memory; no such integer
+            raise ValueError(
+                f"tensor {name}: no memory for shape {list(shape)}, {count * self.dtype.itemsize} "
+                "bytes; check the sizes in config.json"
+            ) from error
         for start in range(0, count, _DUMMY_PERIOD):
             part = tensor[start : start + _DUMMY_PERIOD]
             part.copy_(self._pattern[: part.numel()])

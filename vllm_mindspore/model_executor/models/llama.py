@@ -27,7 +27,14 @@ class DecoderLayer(nn.Cell):
         self.input_norm = RmsNorm(builder, f"{name}.input_layernorm", hidden, epsilon)
         self.attention = build_attention(builder, f"{name}.self_attn", config.attention)
         self.output_norm = RmsNorm(builder, f"{name}.post_attention_layernorm", hidden, epsilon)
-        self.mlp = GatedMLP(builder, f"{name}.mlp", hidden, config.intermediate_size)
+        self.mlp = GatedMLP(
+            builder,
+            f"{name}.mlp",
+            hidden,
+            config.intermediate_size,
+            bias=config.mlp_bias,
+            one_tensor=config.one_gate_up_tensor,
+        )
 
     def construct(
         self,
@@ -47,7 +54,13 @@ class DecoderLayer(nn.Cell):
 class Decoder(nn.Cell):
     """Token ids to hidden states, with the paged caches of every layer written on the way."""
 
-    def __init__(self, builder: LayerBuilder, config: DecoderConfig, max_positions: int) -> None:
+    def __init__(
+        self,
+        builder: LayerBuilder,
+        config: DecoderConfig,
+        max_positions: int,
+        layer: type[DecoderLayer],
+    ) -> None:
         super().__init__()
         self.embedding = builder.source.take(
             "model.embed_tokens.weight", (config.vocab_size, config.hidden_size)
@@ -58,10 +71,7 @@ class Decoder(nn.Cell):
         self.cos = bridge.constant("rotary.cos", cos, dtype)
         self.sin = bridge.constant("rotary.sin", sin, dtype)
         self.layers = nn.CellList(
-            [
-                DecoderLayer(builder, f"model.layers.{index}", config)
-                for index in range(config.num_layers)
-            ]
+            [layer(builder, f"model.layers.{index}", config) for index in range(config.num_layers)]
         )
         self.norm = RmsNorm(builder, "model.norm", config.hidden_size, config.norm_epsilon)
         self.gather = ops.Gather()
@@ -122,13 +132,14 @@ class ChainLogits(nn.Cell):
 class Llama:
     """LlamaForCausalLM: the decoder and its language model head."""
 
-    qk_norm = False
-    unused_tensors = (".rotary_emb.inv_freq",)
-    """Suffixes of checkpoint tensors that are recomputed here."""
+    layer: type[DecoderLayer] = DecoderLayer
+    unused_tensors = (".rotary_emb.inv_freq", "lm_head.weight")
+    """Suffixes of checkpoint tensors that may be left over: they are recomputed here, or (the head
+    of a model whose embeddings are tied, which some files repeat) read under another name."""
 
     def __init__(self, builder: LayerBuilder, hf_config: Any, max_positions: int) -> None:
-        self.config = decoder_config(hf_config, qk_norm=self.qk_norm)
-        self.decoder = Decoder(builder, self.config, max_positions)
+        self.config = decoder_config(hf_config)
+        self.decoder = Decoder(builder, self.config, max_positions, self.layer)
         tied = self.config.tied_embeddings
         name = "model.embed_tokens.weight" if tied else "lm_head.weight"
         logits = FusedLogits if builder.fused else ChainLogits

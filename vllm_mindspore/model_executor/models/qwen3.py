@@ -9,5 +9,3 @@ from vllm_mindspore.model_executor.models.llama import Llama
 
 class Qwen3(Llama):
     """Qwen3ForCausalLM."""
-
-    qk_norm = True

@@ -9,8 +9,14 @@ from typing import Any
 _MODELS = "vllm_mindspore.model_executor.models"
 
 ARCHITECTURES: dict[str, str] = {
+    "Ernie4_5ForCausalLM": f"{_MODELS}.ernie4_5:Ernie45",
+    "Glm4ForCausalLM": f"{_MODELS}.glm4:Glm4",
+    "GlmForCausalLM": f"{_MODELS}.glm:Glm",
     "LlamaForCausalLM": f"{_MODELS}.llama:Llama",
+    "MistralForCausalLM": f"{_MODELS}.mistral:Mistral",
+    "Qwen2ForCausalLM": f"{_MODELS}.qwen2:Qwen2",
     "Qwen3ForCausalLM": f"{_MODELS}.qwen3:Qwen3",
+    "SeedOssForCausalLM": f"{_MODELS}.seed_oss:SeedOss",
 }
 """Hugging Face architecture name -> "module:Class" of the model that runs it."""
 

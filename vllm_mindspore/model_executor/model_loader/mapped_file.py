@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One safetensors file mapped into memory, its header checked first.
+
+The header and the map belong to one open file: a file that is replaced by rename later (as
+downloads do) goes on being read as it was. A file that is truncated in place while it is mapped
+ends the process with SIGBUS; only a copy of all weights would prevent that.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vllm_mindspore.model_executor.model_loader.safetensors_header import (
+    TensorInfo,
+    open_regular,
+    read_header,
+)
+
+TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+"""What a weight may be stored as."""
+
+
+@dataclass(frozen=True)
+class _FileState:
+    """Differs when a file was written to or replaced."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+class MappedFile:
+    """A safetensors file; its tensors stay in the page cache and are shared between processes."""
+
+    def __init__(self, file: Path) -> None:
+        """Raises ValueError naming the file when it cannot be opened or its header is wrong."""
+        self.file = file
+        with open_regular(file) as stream:
+            self.header: dict[str, TensorInfo] = read_header(stream, file)
+            self._state = _state(os.fstat(stream.fileno()))
+            self._bytes = self._map(stream.fileno(), self._state.size)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The tensor `name` over the mapped memory, in its own dtype (one of TORCH_DTYPES).
+
+        Copied only where the file does not align it to its element size.
+        """
+        info = self.header[name]
+        dtype = TORCH_DTYPES[info.dtype]
+        flat = self._bytes[info.offset : info.offset + info.num_bytes]
+        aligned = flat if info.offset % dtype.itemsize == 0 else flat.clone()
+        return aligned.view(dtype).reshape(info.shape)
+
+    def check_unchanged(self) -> None:
+        """Raises ValueError when the file was written to or replaced since it was opened."""
+        try:
+            state: _FileState | None = _state(os.stat(self.file))
+        except OSError:
+            state = None  # gone
+        if state != self._state:
+            raise ValueError(
+                f"{self.file} was changed while it was loaded: expected {self._state}, found "
+                f"{state}; let the copy or download finish, then start again"
+            )
+
+    def _map(self, descriptor: int, size: int) -> torch.Tensor:
+        """The whole file as uint8; a private map, nothing written to it would reach the file."""
+        # By the open file, not by name: another file may have the name by now.
+        name = f"/proc/self/fd/{descriptor}"
+        try:
+            storage: Any = torch.UntypedStorage.from_file(name, shared=False, nbytes=size)
+        except RuntimeError as error:
+            raise ValueError(f"{self.file} cannot be mapped into memory: {error}") from error
+        return torch.empty(0, dtype=torch.uint8).set_(storage)
+
+
+def _state(status: os.stat_result) -> _FileState:
+    return _FileState(status.st_size, status.st_mtime_ns, status.st_ino)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the front end checks of a model folder before it starts an engine: no weight is read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tokenizers import Tokenizer
+
+from vllm_mindspore.model_executor.model_loader import checkpoint_files, strict_json
+from vllm_mindspore.model_executor.model_loader.safetensors_header import open_regular
+
+if TYPE_CHECKING:
+    from vllm.config import LoadConfig, ModelConfig
+
+_MODEL_FILES = ("config.json", "generation_config.json")
+_TOKENIZER = "tokenizer.json"
+_TOKENIZER_PATTERNS = ("tokenizer.*", "vocab.*", "tekken.json", "*.tiktoken", "*.model")
+_TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+
+def check(model: ModelConfig, load: LoadConfig) -> None:
+    """Reads the JSON files of a local model and the headers of its weights; a model that is still
+    to be downloaded is checked by the worker.
+
+    Raises ValueError naming the first file that is broken, what was expected and found.
+    """
+    folder = Path(model.model)
+    if folder.is_dir():
+        for name in _MODEL_FILES:
+            _check_object(folder / name)
+        if load.load_format != "dummy":
+            checkpoint_files.check_folder(folder)
+    if not model.skip_tokenizer_init:
+        _check_tokenizer(Path(model.tokenizer))
+
+
+def _check_tokenizer(folder: Path) -> None:
+    if not folder.is_dir():
+        return
+    if not any(file for pattern in _TOKENIZER_PATTERNS for file in folder.glob(pattern)):
+        raise ValueError(
+            f"{folder} has no tokenizer ({', '.join(_TOKENIZER_PATTERNS)}); download the model "
+            "again, name one with --tokenizer, or send token ids with --skip-tokenizer-init"
+        )
+    for name in _TOKENIZER_FILES:
+        _check_object(folder / name)
+    if os.path.lexists(folder / _TOKENIZER):
+        _check_contents(folder / _TOKENIZER)
+
+
+def _check_contents(file: Path) -> None:
+    """By the library that vLLM uses later, whose messages do not name the file."""
+    open_regular(file).close()
+    try:
+        Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises no narrower one
+        raise ValueError(
+            f"{file}: expected a tokenizer, found: {error!s:.500}; download it again"
+        ) from error
+
+
+def _check_object(file: Path) -> dict[str, object] | None:
+    """The JSON object in `file`, None when there is no such file."""
+    if not os.path.lexists(file):
+        return None
+    with open_regular(file) as stream:
+        return strict_json.parse_object(stream.read(), str(file))
