@@ -4,6 +4,9 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 MODEL ?=
+PEERS ?=
+MINUTES ?= 3
+SOAK ?=
 PY := $(VENV)/bin/python
 # Build tools come from the environment first.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -17,7 +20,8 @@ AARCH64_COMPILER := $(shell command -v aarch64-linux-gnu-g++)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup stack ops demo lint portable test test-full bench docs wheel clean
+.PHONY: help setup stack ops demo lint portable test test-full soak bench bench-peers docs wheel \
+	clean
 
 help: ## show this text
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -60,12 +64,19 @@ test: lint portable ## what CI runs: lint, portable build, the covering tests
 test-full: lint portable ## every test
 	$(PY) -m pytest
 
+soak: setup ## a server under hundreds of clients (MINUTES=120 for longer, SOAK="--report file" for more)
+	$(PY) -m benchmarks.soak --minutes $(MINUTES) $(SOAK)
+
 bench: setup ## measure this machine, write docs/performance.md
 	$(PY) -m benchmarks
+
+bench-peers: setup ## measure beside vLLM's CPU build (PEERS="--only decode --rounds 3" for less)
+	$(PY) -m benchmarks.peers $(PEERS)
 
 docs: setup ## write the generated pages
 	$(PY) -c "import sys; from vllm_mindspore import envs; sys.stdout.write(envs.markdown())" \
 		> docs/environment_variables.md
+	$(PY) -m docs.matrix > docs/models_and_features.md
 
 wheel: setup ## wheel and source distribution into dist/
 	$(PY) -c "from setuptools import build_meta as b; b.build_wheel('dist'); b.build_sdist('dist')"

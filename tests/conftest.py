@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ os.environ["VLLM_NO_USAGE_STATS"] = "1"
 ENVIRONMENT = dict(os.environ)
 ROOT = Path(__file__).resolve().parents[1]
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
+Configure = Callable[..., Any]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,6 +49,32 @@ def _seeds() -> None:
     np.random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def mindspore_runtime() -> None:
+    """MindSpore set up as in a worker. Tests that run its operators in this process need it
+    before the first one: a process is set up once, and engines of other tests need this set-up."""
+    from vllm_mindspore.device.runtime import start_runtime
+    from vllm_mindspore.device.threads import threads_per_rank
+
+    start_runtime(threads_per_rank(1))
+
+
+@pytest.fixture(scope="session")
+def configure(tiny_model: Path) -> Configure:
+    """VllmConfig of a small engine in this process; keyword arguments are EngineArgs'."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    small = {"dtype": "float32", "max_model_len": 128, "max_num_batched_tokens": 32}
+    small |= {"max_num_seqs": 4, "skip_tokenizer_init": True}
+
+    def make(**options: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+            return EngineArgs(str(tiny_model), **(small | options)).create_engine_config()
+
+    return make
 
 
 @pytest.fixture

@@ -3,13 +3,19 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from vllm_mindspore import envs
+from docs import matrix
+from tests.e2e.checkpoints import SPECS
+from vllm_mindspore import config_checks, envs
 from vllm_mindspore.model_executor.models.registry import supported_architectures
+from vllm_mindspore.unused_options import UNUSED, UNUSED_EARLY
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -36,7 +42,63 @@ def test_variables_exist(page: Path) -> None:
     assert named <= known
 
 
+def test_pages_are_what_make_docs_writes() -> None:
+    generated = {
+        "environment_variables.md": envs.markdown(),
+        "models_and_features.md": matrix.markdown(),
+    }
+    found = {name: (ROOT / "docs" / name).read_text() for name in generated}
+    assert found == generated, "run `make docs`"
+
+
 def test_the_matrix_lists_every_architecture() -> None:
-    text = (ROOT / "docs" / "models_and_features.md").read_text()
-    listed = set(re.findall(r"^\| `(\w+ForCausalLM)` \|", text, re.MULTILINE))
-    assert sorted(listed) == supported_architectures()
+    assert [model.architecture for model in matrix.MODELS] == supported_architectures()
+
+
+@pytest.mark.parametrize("model", matrix.MODELS, ids=lambda model: model.architecture)
+def test_checkpoints_of_a_model_have_its_architecture(model: matrix.Model) -> None:
+    assert model.checkpoints
+    for name in model.checkpoints:
+        model_type = SPECS[name].config_class.model_type
+        assert MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type] == model.architecture
+
+
+def test_every_checkpoint_is_in_the_matrix() -> None:
+    listed = [name for model in matrix.MODELS for name in model.checkpoints]
+    assert sorted(listed) == sorted(SPECS)
+
+
+ROWS = (*matrix.CONFIG, *matrix.FEATURES, *matrix.HARDWARE)
+TESTS = {*matrix.MODEL_TESTS, *(test for row in ROWS for test in row.tests)}
+
+
+@pytest.mark.parametrize("node", sorted(TESTS))
+def test_test_of_the_matrix_exists(node: str) -> None:
+    file, _, function = node.partition("::")
+    tree = ast.parse((ROOT / file).read_text())
+    assert function in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+
+
+def test_every_row_has_a_test() -> None:
+    assert [row.feature for row in ROWS if not row.tests] == []
+
+
+@pytest.mark.parametrize("row", matrix.REFUSED, ids=lambda row: row.check)
+def test_refusing_check_of_the_matrix_exists(row: matrix.Refused) -> None:
+    module, _, name = row.check.partition(":")
+    if module == "unused_options":
+        assert name in [unused.path for unused in (*UNUSED, *UNUSED_EARLY)]
+        return
+    check = getattr(import_module(f"vllm_mindspore.{module}"), name)
+    if module == "config_checks" and name.startswith("_"):
+        assert check in config_checks.CHECKS
+
+
+def test_every_check_is_in_the_matrix() -> None:
+    """But for those that check values of a supported feature, or that only speak."""
+    of_supported = {"_load_format", "_block_size", "_quantized_folder", "_eager"}
+    of_files = {"_model_config", "_model_files"}
+    of_tables = {"_unused_options", "_unused_variables"}
+    listed = {row.check.partition(":")[2] for row in matrix.REFUSED}
+    names = {check.__name__ for check in config_checks.CHECKS}
+    assert names - listed == of_supported | of_files | of_tables

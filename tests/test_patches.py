@@ -3,13 +3,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.engine.output_processor import OutputProcessor, RequestOutputCollector
 
 from vllm_mindspore import patches
 from vllm_mindspore.patches import Patch
 
+# Applied where vLLM has loaded them: in processes that serve.
+import_module("vllm.v1.engine.utils")
+import_module("vllm.entrypoints.launchers.api_server.entry")
+
+ACCELERATOR = [patch for patch in patches.PATCHES if patch.target.startswith("torch.accelerator:")]
+ENGINE_STOP, SERVE = (patch for patch in patches.PATCHES if patch not in ACCELERATOR)
 each_patch = pytest.mark.parametrize("patch", patches.PATCHES, ids=lambda item: item.target)
+each_accelerator_patch = pytest.mark.parametrize("patch", ACCELERATOR, ids=lambda item: item.target)
 
 
 @pytest.fixture
@@ -22,12 +41,12 @@ def unpatched(monkeypatch: pytest.MonkeyPatch, patch: Patch) -> Patch:
 
 @each_patch
 def test_original_still_misbehaves(unpatched: Patch) -> None:
-    if torch.accelerator.is_available():
+    if unpatched in ACCELERATOR and torch.accelerator.is_available():
         pytest.skip("the originals fail only where torch has no accelerator")
     assert unpatched.needed(), f"retire it: {unpatched.target} ({unpatched.retire_when})"
 
 
-@each_patch
+@each_accelerator_patch
 def test_effect(unpatched: Patch) -> None:
     if torch.accelerator.is_available():
         pytest.skip("nothing is replaced where torch has an accelerator")
@@ -47,13 +66,128 @@ def test_applying_twice_keeps_the_original(unpatched: Patch) -> None:
     assert unpatched.original() is original
 
 
-@each_patch
+@each_accelerator_patch
 def test_is_left_alone_with_an_accelerator(
     monkeypatch: pytest.MonkeyPatch, unpatched: Patch
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     unpatched.apply()
     assert not unpatched.applied()
+
+
+@each_patch
+def test_module_that_is_not_loaded_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, unpatched: Patch
+) -> None:
+    module, _ = unpatched.target.split(":")
+    with monkeypatch.context() as context:
+        context.delitem(sys.modules, module)
+        unpatched.apply()
+        assert module not in sys.modules
+    assert not unpatched.applied()
+
+
+@pytest.mark.parametrize(
+    ("limits", "seconds"), [((0, 0), 6), ((30, 0), 0), ((30, 12.5), 12.5), ((0, None), None)]
+)
+@pytest.mark.parametrize("patch", [ENGINE_STOP], ids=lambda item: item.target)
+def test_engine_that_aborts_its_requests_has_time_to_stop(
+    unpatched: Patch, limits: tuple[float, float | None], seconds: float | None
+) -> None:
+    unpatched.apply()
+    assert import_module("vllm.v1.engine.utils").get_engine_process_shutdown_timeout(*limits) == (
+        seconds
+    )
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["asked", "unasked"])
+@pytest.mark.parametrize("patch", [SERVE], ids=lambda item: item.target)
+def test_server_ends_its_requests_and_fails_when_it_was_not_asked_to_end(
+    monkeypatch: pytest.MonkeyPatch, patch: Patch, asked: bool
+) -> None:
+    async def dummy_shutdown() -> None:
+        await asyncio.sleep(0)
+
+    async def shutdown() -> None:
+        await asyncio.sleep(0)
+
+    async def serve_http(*_args: object, **_kwargs: object) -> Coroutine[Any, Any, None]:
+        return shutdown() if asked else dummy_shutdown()
+
+    processor = OutputProcessor(None, log_stats=False)
+    waiting = RequestOutputCollector(RequestOutputKind.DELTA, "open")
+    processor.request_states["open"] = SimpleNamespace(queue=waiting)
+    engine = SimpleNamespace(output_processor=processor)
+    app = SimpleNamespace(state=SimpleNamespace(engine_client=engine))
+
+    async def run() -> None:
+        ending = await patch.replacement(app, sock=None)
+        with pytest.raises(EngineDeadError):
+            waiting.get_nowait()
+        await ending
+
+    module, name = patch.target.split(":")
+    monkeypatch.setattr(import_module(module), name, serve_http)
+    monkeypatch.setattr(patches, "_ORIGINALS", {patch.target: serve_http})
+    if asked:
+        asyncio.run(run())
+    else:
+        with pytest.raises(SystemExit) as ending:
+            asyncio.run(run())
+        assert ending.value.code == 1
+
+
+def test_listener_does_not_see_the_connection_close() -> None:
+    """The two tasks of a client, wired as in vLLM: the reader's end is the engine's death."""
+    events: list[str] = []
+    outputs: asyncio.Queue[str] = asyncio.Queue()
+
+    async def read() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            outputs.put_nowait("engine is dead")
+
+    async def listen() -> None:
+        while True:
+            events.append(await outputs.get())
+
+    class Client:
+        def __init__(self, reader: asyncio.Task[None], listener: asyncio.Task[None]) -> None:
+            loop = asyncio.get_running_loop()
+            manager = SimpleNamespace(shutdown=self.stop_engine)
+            self.engine_core = SimpleNamespace(
+                resources=Resources(lambda: loop.call_soon_threadsafe(reader.cancel), manager),
+                _finalizer=SimpleNamespace(detach=lambda: object()),
+            )
+            self.output_handler = listener
+
+        def stop_engine(self, timeout: float | None) -> None:
+            events.append(f"engine stopped within {timeout}")
+
+        def shutdown(self, timeout: float | None) -> None:
+            time.sleep(0.2)  # time for the tasks, which run in another thread
+
+    async def run() -> None:
+        tasks = asyncio.create_task(read()), asyncio.create_task(listen())
+        await asyncio.sleep(0)
+        client = Client(*tasks)
+        await asyncio.to_thread(patches._stop_in_order, client, timeout=3)
+        await asyncio.wait(tasks, timeout=1)
+
+    asyncio.run(run())
+    assert events == ["engine stopped within 3"]
+
+
+@dataclass
+class Resources:
+    """Called to close the connection, as in vLLM."""
+
+    close: Callable[[], object]
+    engine_manager: object
+
+    def __call__(self) -> None:
+        self.close()
 
 
 @each_patch

@@ -7,13 +7,21 @@ Every message names what was asked, why it is refused and what to do instead.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
-from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from vllm.logger import init_logger
+
+from vllm_mindspore import envs
+from vllm_mindspore.model_executor.model_loader import preflight
+from vllm_mindspore.model_executor.models.config import decoder_config
+from vllm_mindspore.unused_options import (
+    UNUSED,
+    UNUSED_EARLY,
+    UNUSED_VARIABLES,
+    WORKER,
+    Unused,
+)
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -23,7 +31,6 @@ if TYPE_CHECKING:
 
 logger = init_logger(f"vllm.{__name__}")  # vLLM shows loggers below its own
 
-WORKER = "vllm_mindspore.worker.worker.MindSporeWorker"
 BLOCK_SIZES = (16, 32, 64, 128)
 LOAD_FORMATS = ("auto", "hf", "safetensors", "dummy")
 MODEL_IMPLEMENTATIONS = ("auto", "vllm")
@@ -32,66 +39,6 @@ EXECUTORS = (None, "uni", "mp")
 _QUANTIZATION_DESCRIPTIONS = "*quant*description*.json"
 
 Check = Callable[["VllmConfig"], None]
-
-
-@dataclass(frozen=True)
-class Unused:
-    """An option of vLLM that nothing here reads, so that a value of the user's is refused.
-
-    Attributes:
-        path: where VllmConfig holds it.
-        accepted: its default first, then values that ask for what happens anyway.
-        advice: what to do instead.
-    """
-
-    path: str
-    accepted: tuple[object, ...]
-    advice: str
-
-    def found(self, vllm_config: VllmConfig) -> Any:
-        """Its value in a configuration, a member of an enumeration by its name."""
-        value = reduce(getattr, self.path.split("."), vllm_config)
-        return value.name if isinstance(value, Enum) else value
-
-
-UNUSED = (
-    Unused("parallel_config.worker_cls", ("auto", WORKER), "Drop --worker-cls."),
-    Unused("parallel_config.assigned_physical_gpu_ids", (None,), "Drop --device-ids."),
-    Unused("attention_config.backend", (None,), "Drop --attention-backend."),
-    Unused("kernel_config.moe_backend", ("auto",), "Drop --moe-backend."),
-    Unused("kernel_config.linear_backend", ("auto",), "Drop --linear-backend."),
-    Unused("kernel_config.linear_backend_per_quant", (None,), "Drop it from --kernel-config."),
-    Unused("cache_config.kv_sharing_fast_prefill", (False,), "Drop --kv-sharing-fast-prefill."),
-    Unused("cache_config.kv_cache_dtype_skip_layers", ([],), "Drop --kv-cache-dtype-skip-layers."),
-    Unused("cache_config.swa_bounded_replay", (True,), "Drop --no-swa-bounded-replay."),
-    Unused(
-        "load_config.safetensors_load_strategy",
-        (None, "lazy"),
-        "Drop --safetensors-load-strategy: weights are mapped from their files.",
-    ),
-    Unused("load_config.model_loader_extra_config", ({},), "Drop --model-loader-extra-config."),
-    Unused("load_config.pt_load_map_location", ("cpu",), "Drop --pt-load-map-location."),
-    Unused("observability_config.cudagraph_metrics", (False,), "Drop --cudagraph-metrics."),
-    Unused(
-        "observability_config.enable_layerwise_nvtx_tracing",
-        (False,),
-        "Drop --enable-layerwise-nvtx-tracing.",
-    ),
-    Unused(
-        "profiler_config.profiler",
-        (None,),
-        "Drop --profiler-config: the profilers of vLLM do not see MindSpore graphs.",
-    ),
-    Unused("additional_config", ({},), "Drop --additional-config."),
-    Unused("model_config.pooler_config", (None,), "Drop --pooler-config."),
-)
-# vLLM reads these before `check` runs; `check_compilation` sees what the user gave.
-UNUSED_COMPILATION = (
-    Unused("compilation_config.mode", (None, "NONE"), "Use mode 0 or drop it: MindSpore compiles."),
-    Unused("compilation_config.cudagraph_mode", (None, "NONE"), "Use NONE or drop it."),
-    Unused("compilation_config.cudagraph_capture_sizes", (None, []), "Drop the capture sizes."),
-    Unused("compilation_config.max_cudagraph_capture_size", (None, 0), "Drop it."),
-)
 
 
 def check(vllm_config: VllmConfig) -> None:
@@ -104,13 +51,15 @@ def check(vllm_config: VllmConfig) -> None:
         run_check(vllm_config)
 
 
-def check_compilation(vllm_config: VllmConfig) -> None:
-    """Refuse a compilation mode or CUDA graphs, while vLLM has not put its defaults there.
+def check_early(vllm_config: VllmConfig) -> None:
+    """Refuse options of compilation, attention and kernels, before vLLM puts its own there.
 
     Raises:
         ValueError: the user asked for one.
     """
-    _refuse_used(UNUSED_COMPILATION, vllm_config)
+    if vllm_config.parallel_config.worker_cls == WORKER:
+        return  # checked before: vLLM derives everything once more in the engine process
+    _refuse_used(UNUSED_EARLY, vllm_config)
 
 
 def check_request(processed_inputs: EngineInput, params: SamplingParams | PoolingParams) -> None:
@@ -144,12 +93,19 @@ def _refuse(asked: str, reason: str, advice: str) -> NoReturn:
 
 def _refuse_used(options: tuple[Unused, ...], vllm_config: VllmConfig) -> None:
     for option in options:
-        if (value := option.found(vllm_config)) not in option.accepted:
-            _refuse(f"{option.path}={value!r}", "nothing here reads it", option.advice)
+        for path, value in option.used(vllm_config):
+            _refuse(f"{path}={value!r}", "nothing here reads it", option.advice)
 
 
 def _unused_options(vllm_config: VllmConfig) -> None:
     _refuse_used(UNUSED, vllm_config)
+
+
+def _unused_variables(_: VllmConfig) -> None:
+    for variable in UNUSED_VARIABLES:
+        text = envs.text(variable.name)
+        if text and text not in variable.accepted:
+            _refuse(f"{variable.name}={text}", "nothing here reads it", variable.advice)
 
 
 def _one_worker(vllm_config: VllmConfig) -> None:
@@ -217,16 +173,6 @@ def _kv_offloading(vllm_config: VllmConfig) -> None:
         )
 
 
-def _weight_offloading(vllm_config: VllmConfig) -> None:
-    offload = vllm_config.offload_config
-    if offload.uva.cpu_offload_gb > 0 or offload.prefetch.offload_group_size > 0:
-        _refuse(
-            "Weight offloading",
-            "weights already live in main memory, mapped from their files",
-            "Drop --cpu-offload-gb and --offload-group-size.",
-        )
-
-
 def _quantized_folder(vllm_config: VllmConfig) -> None:
     folder = Path(vllm_config.model_config.model)
     descriptions = sorted(folder.glob(_QUANTIZATION_DESCRIPTIONS)) if folder.is_dir() else []
@@ -279,6 +225,14 @@ def _sliding_window(vllm_config: VllmConfig) -> None:
         )
 
 
+def _model_config(vllm_config: VllmConfig) -> None:
+    decoder_config(vllm_config.model_config.hf_config)
+
+
+def _model_files(vllm_config: VllmConfig) -> None:
+    preflight.check(vllm_config.model_config, vllm_config.load_config)
+
+
 def _prompt_embeds(vllm_config: VllmConfig) -> None:
     if vllm_config.model_config.enable_prompt_embeds:
         _refuse("Prompt embedding", "prompts are token ids", "Drop --enable-prompt-embeds.")
@@ -316,15 +270,17 @@ CHECKS: tuple[Check, ...] = (
     _pooling,
     _kv_offloading,
     _transfer,
-    _weight_offloading,
     _quantized_folder,
     _load_format,
     _kv_cache_dtype,
     _block_size,
     _sliding_window,
+    _model_config,
     _prompt_embeds,
     _model_implementation,
     _model_runner_protocol,
     _unused_options,
+    _unused_variables,
+    _model_files,  # last: it reads files
     _eager,
 )

@@ -232,6 +232,11 @@ def apply_defaults(*, ascend: bool) -> None:
         os.environ.setdefault(default.name, default.value)
 
 
+def text(name: str) -> str:
+    """What the environment holds for a variable of vLLM's; empty when it is unset."""
+    return os.environ.get(name, "").strip()
+
+
 def drop_target_device() -> None:
     """Remove VLLM_TARGET_DEVICE: the value `cpu` makes vLLM skip every platform plugin."""
     os.environ.pop("VLLM_TARGET_DEVICE", None)

@@ -7,10 +7,12 @@ no longer needed. The aim is an empty list.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import sys
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -22,7 +24,8 @@ class Patch:
     """One function of another package, replaced while the original misbehaves.
 
     Attributes:
-        target: "module:attribute".
+        target: "module:attribute". A module that is not loaded when the records are applied is left
+            alone: it belongs to other processes.
         why: symptom and cause.
         upstream: link to the report, or "none".
         retire_when: the condition under which the record is deleted.
@@ -52,9 +55,9 @@ class Patch:
 
     def apply(self) -> None:
         """Put the replacement in place if it is needed. Idempotent."""
-        if self.applied() or not self.needed():
-            return
         module, name = self.target.split(":")
+        if module not in sys.modules or self.applied() or not self.needed():
+            return
         _ORIGINALS[self.target] = self._current()
         setattr(import_module(module), name, self.replacement)
 
@@ -93,8 +96,95 @@ def _accelerator_patch(name: str) -> Patch:
     )
 
 
-PATCHES: tuple[Patch, ...] = tuple(
-    _accelerator_patch(name) for name in ("empty_cache", "empty_host_cache", "synchronize")
+# Long enough for the step that is under way; a server whose engine died has to end within 10 s.
+_ENGINE_STOP_SECONDS = 6.0
+
+
+def _engine_stop_seconds(requests: float | None, process: float | None) -> float | None:
+    """How long an engine may take to stop; `requests` is what its requests are given before."""
+    return _ENGINE_STOP_SECONDS if requests == 0 and process == 0 else process
+
+
+def _engine_stop_patch() -> Patch:
+    return Patch(
+        target="vllm.v1.engine.utils:get_engine_process_shutdown_timeout",
+        why="--shutdown-timeout 0 (the default) is to abort requests, but the engine itself gets "
+        "0 s too: SIGKILL follows SIGTERM at once. Clients of aborted requests get no last message "
+        "and ranks and shared memory are left to others.",
+        # Solved there for ROCm only.
+        upstream="none",
+        retire_when="vLLM gives an engine that aborts its requests time to stop on every platform",
+        replacement=_engine_stop_seconds,
+        misbehaves=lambda function: function(0, 0) == 0,
+    )
+
+
+def _serve_patch() -> Patch:
+    target = "vllm.entrypoints.launchers.api_server.entry:serve_http"
+
+    async def serve(app: Any, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
+        """vLLM's serve_http, then an answer to every open request and the right exit code."""
+        engine_client = app.state.engine_client  # the application drops its state when it ends
+        if engine_client is not None:
+            engine_client.shutdown = functools.partial(_stop_in_order, engine_client)
+        ending: Coroutine[Any, Any, None] = await _ORIGINALS[target](app, *args, **kwargs)
+        _end_open_requests(engine_client)
+        asked = getattr(ending, "__name__", "") != _ENDING_UNASKED
+        return ending if asked else _fail_after(ending)
+
+    return Patch(
+        target=target,
+        why="A server whose engine died ends with exit code 0, as if it had been asked to, and is "
+        "not started again by what restarts services that failed. A server whose engine had to be "
+        "killed while it was stopping waits for ever for the requests that engine had. A server "
+        "that stops in order may log EngineDeadError: it closes the connection to the engine, "
+        "which counts as the engine's death, while it still listens.",
+        upstream="none",
+        retire_when="vLLM's server ends with an error after its engine died",
+        replacement=serve,
+        misbehaves=_ends_unasked_without_error,
+    )
+
+
+def _stop_in_order(engine_client: Any, timeout: float | None = None) -> None:
+    """AsyncLLM.shutdown: first the engine, then who listens to it, then the connection."""
+    core, listener = engine_client.engine_core, engine_client.output_handler
+    if core._finalizer.detach() is not None:  # else it is stopped, or its death was noticed
+        if core.resources.engine_manager is not None:
+            core.resources.engine_manager.shutdown(timeout=timeout)
+        if listener is not None:
+            listener.get_loop().call_soon_threadsafe(listener.cancel)
+        core.resources()
+    type(engine_client).shutdown(engine_client, timeout=timeout)
+
+
+def _end_open_requests(engine_client: Any) -> None:
+    """The engine has stopped: nothing will come for the requests that are still waiting."""
+    if engine_client is not None:
+        error = import_module("vllm.v1.engine.exceptions").EngineDeadError()
+        engine_client.output_processor.propagate_error(error)
+
+
+# What serve_http hands back to be awaited, last, when it ends without a signal: does nothing.
+_ENDING_UNASKED = "dummy_shutdown"
+
+
+async def _fail_after(ending: Coroutine[Any, Any, None]) -> NoReturn:
+    await ending
+    raise SystemExit(1)
+
+
+def _ends_unasked_without_error(serve_http: Function) -> bool:
+    return any(
+        getattr(constant, "co_name", "") == _ENDING_UNASKED
+        for constant in serve_http.__code__.co_consts
+    )
+
+
+PATCHES: tuple[Patch, ...] = (
+    *(_accelerator_patch(name) for name in ("empty_cache", "empty_host_cache", "synchronize")),
+    _engine_stop_patch(),
+    _serve_patch(),
 )
 
 

@@ -10,7 +10,8 @@ import torch
 from vllm.logger import init_logger
 from vllm.platforms.interface import Platform, PlatformEnum
 
-from vllm_mindspore import config_checks, envs, process_start
+from vllm_mindspore import config_checks, envs, process_end, process_start
+from vllm_mindspore.unused_options import WORKER
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 logger = init_logger(f"vllm.{__name__}")  # vLLM shows loggers below its own
-
-WORKER = config_checks.WORKER
 
 
 class MindSporePlatform(Platform):
@@ -148,7 +147,10 @@ class MindSporePlatform(Platform):
         """
         from vllm.config import CompilationMode, CUDAGraphMode
 
-        config_checks.check_compilation(vllm_config)
+        if not getattr(vllm_config, "vllm_mindspore_checked", False):
+            config_checks.check_early(vllm_config)
+            # The engine process runs this again, on what vLLM has filled in by then.
+            vllm_config.vllm_mindspore_checked = True
         vllm_config.compilation_config.mode = CompilationMode.NONE
         vllm_config.compilation_config.cudagraph_mode = CUDAGraphMode.NONE
 
@@ -162,6 +164,7 @@ class MindSporePlatform(Platform):
         if vllm_config.model_config is None:
             return  # vLLM builds partial configurations, for example for its tokenizer commands
         config_checks.check(vllm_config)
+        process_end.follow_parent()
         if vllm_config.parallel_config.worker_cls != WORKER:
             # Not again in the engine process, where MindSpore has started by then.
             process_start.choose_start_method()

@@ -12,14 +12,18 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+
+import psutil
 
 HOST = "127.0.0.1"
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 30.0
-_LEFTOVER_SECONDS = 5.0
+_LEFTOVER_SECONDS = 10.0  # an engine that lost its server stops within these
 _LOG_TAIL_LINES = 40
+_PROGRAM = (sys.executable, "-m", "vllm_mindspore.cli.main")
 
 
 class ServerError(RuntimeError):
@@ -33,13 +37,20 @@ class Server:
         model: folder or Hugging Face name.
         log: file that receives everything the server prints.
         options: further `serve` options.
+        program: the command that has `serve`; this package's by default.
     """
 
-    def __init__(self, model: str, log: Path, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model: str,
+        log: Path,
+        options: Sequence[str] = (),
+        program: Sequence[str] = _PROGRAM,
+    ) -> None:
         self.log = log
         self.port = _free_port()
         self._command = [
-            *(sys.executable, "-m", "vllm_mindspore.cli.main", "serve", model),
+            *(*program, "serve", model),
             *("--host", HOST, "--port", str(self.port), *options),
         ]
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,6 +59,11 @@ class Server:
     def url(self) -> str:
         """Base address, without a trailing slash."""
         return f"http://{HOST}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the serving process, which also is the id of its session."""
+        return self._running().pid
 
     def __enter__(self) -> Server:
         """Start the server; it is not ready yet."""
@@ -92,6 +108,17 @@ class Server:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join([f"End of {self.log}:", *lines[-_LOG_TAIL_LINES:]])
 
+    def wait(self, timeout: float) -> int:
+        """Exit code of the server, negative for a signal.
+
+        Raises:
+            ServerError: it still runs after `timeout` seconds.
+        """
+        try:
+            return self._running().wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise ServerError(f"Running after {timeout:.0f} s.\n{self.log_tail()}") from None
+
     def stop(self) -> None:
         """SIGTERM to the server's own pid; what does not end by itself is killed."""
         process = self._running()
@@ -113,13 +140,21 @@ class Server:
 def _end_session(session: int) -> None:
     """Wait for the processes the server leaves (they end with it), then kill what is left."""
     deadline = time.monotonic() + _LEFTOVER_SECONDS
-    try:
-        while time.monotonic() < deadline:
-            os.killpg(session, 0)
-            time.sleep(_POLL_SECONDS / 5)
-        os.killpg(session, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # nobody is left
+    while (left := _processes_of(session)) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS / 5)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _processes_of(session: int) -> list[psutil.Process]:
+    """Its running processes; they may be in several process groups."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def _answers(url: str) -> bool:

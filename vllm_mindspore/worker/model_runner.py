@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from vllm import envs as vllm_envs
 from vllm.config import VllmConfig
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput, SamplerOutput
@@ -74,6 +75,7 @@ class MindSporeModelRunner:
         step, self._step = self._step, None
         discarded = self._requests.unfinished_prompts(step.inputs.context_lens)
         batch = self._requests.batch
+        nans = _nans_in_logits(step.logits, batch.req_ids)
         output = sample(self._sampler, batch, step.logits, discarded, step.scheduled, grammar)
         prompt_logprobs = self._prompt_logprobs.collect(
             step.scheduled,
@@ -86,6 +88,7 @@ class MindSporeModelRunner:
             sampled_token_ids=self._record(output, discarded),
             logprobs=output.logprobs_tensors.tolists() if output.logprobs_tensors else None,
             prompt_logprobs_dict=prompt_logprobs,
+            num_nans_in_logits=nans,
         )
 
     def _step_inputs(self, scheduled: SchedulerOutput) -> StepInputs:
@@ -108,6 +111,26 @@ class MindSporeModelRunner:
             if token_ids:
                 self._requests.append(row, token_ids)
         return sampled
+
+
+def _nans_in_logits(logits: torch.Tensor, req_ids: list[str]) -> dict[str, int] | None:
+    """How many of each request's logits, fp32 [B, vocab], are NaN; None unless asked for.
+
+    VLLM_COMPUTE_NANS_IN_LOGITS asks for the numbers, VLLM_RAISE_ON_LOGIT_NANS for an error too.
+
+    Raises:
+        RuntimeError: there are some and the user wants that to be an error.
+    """
+    if not vllm_envs.VLLM_COMPUTE_NANS_IN_LOGITS:
+        return None
+    nans = dict(zip(req_ids, logits.isnan().sum(dim=-1).tolist(), strict=True))
+    if vllm_envs.VLLM_RAISE_ON_LOGIT_NANS and any(nans.values()):
+        found = ", ".join(f"{count} of request {name}" for name, count in nans.items() if count)
+        raise RuntimeError(
+            f"Logits are NaN: {found}, of {logits.shape[-1]} each. Check the checkpoint, or unset "
+            "VLLM_RAISE_ON_LOGIT_NANS."
+        )
+    return nans
 
 
 class TorchModules:

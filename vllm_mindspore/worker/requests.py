@@ -21,9 +21,9 @@ class Requests:
     """Keeps each request's tokens, block ids and sampling state in step with the scheduler."""
 
     def __init__(self, config: VllmConfig, block_size: int) -> None:
-        self._async_scheduling = bool(config.scheduler_config.async_scheduling)
         self.states: dict[str, CachedRequestState] = {}
-        # Requests whose prompt is still to be scored. A preempted one is not scored again.
+        # Requests whose prompt is still to be scored. A preempted or continued one is not
+        # scored again.
         self.unscored_prompts: set[str] = set()
         self.batch = _persistent_batch(config, block_size)
 
@@ -52,7 +52,6 @@ class Requests:
         start = int(self.batch.num_tokens_no_spec[row])
         end = start + len(token_ids)
         self.batch.token_ids_cpu[row, start:end] = token_ids
-        self.batch.is_token_ids[row, start:end] = True
         self.batch.num_tokens_no_spec[row] = end
         self.states[self.batch.req_ids[row]].output_token_ids.extend(token_ids)
 
@@ -86,12 +85,16 @@ class Requests:
         )
         self.states[data.req_id] = state
         params = data.sampling_params
-        if params is not None and params.prompt_logprobs is not None:
+        if known is None and params is not None and params.prompt_logprobs is not None:
             self.unscored_prompts.add(data.req_id)
         return state
 
     def _continue(self, data: CachedRequestData) -> list[CachedRequestState]:
-        """Updates known requests; returns those that are not in the batch and must be added."""
+        """Updates known requests; returns those that are not in the batch and must be added.
+
+        `data.all_token_ids` is for runners that do not know a token when the next step is
+        scheduled; here every step is sampled, and recorded by `append`, before the next one runs.
+        """
         absent = []
         for index, req_id in enumerate(data.req_ids):
             state = self.states[req_id]
@@ -101,7 +104,6 @@ class Requests:
             self._extend_blocks(state, new_blocks, resumed=req_id in data.resumed_req_ids)
             row = self.batch.req_id_to_index.get(req_id)
             if row is None:
-                self._recover_output(state, data, index)
                 absent.append(state)
                 continue
             self.batch.num_computed_tokens_cpu[row] = state.num_computed_tokens
@@ -132,14 +134,6 @@ class Requests:
             return
         for blocks, new in zip(state.block_ids, new_blocks, strict=True):
             blocks.extend(new)
-
-    def _recover_output(
-        self, state: CachedRequestState, data: CachedRequestData, index: int
-    ) -> None:
-        """With asynchronous scheduling a request that comes back brings its tokens along."""
-        count = data.num_output_tokens[index]
-        if self._async_scheduling and count > 0:
-            state.output_token_ids = data.all_token_ids[state.req_id][-count:]
 
 
 def _persistent_batch(config: VllmConfig, block_size: int) -> InputBatch:

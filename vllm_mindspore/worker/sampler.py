@@ -75,8 +75,6 @@ class PromptLogprobs:
         assert state.prompt_token_ids is not None
         start = state.num_computed_tokens
         remaining = len(state.prompt_token_ids) - (start + 1)
-        if remaining < 0:
-            return False
         number = self._number(state)
         if state.in_progress_prompt_logprobs_cpu is None:
             size = len(state.prompt_token_ids) - 1

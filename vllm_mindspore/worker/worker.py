@@ -20,7 +20,7 @@ from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheSpec
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.worker.worker_base import CompilationTimes, WorkerBase
 
-from vllm_mindspore import envs
+from vllm_mindspore import envs, process_end
 from vllm_mindspore.device import memory
 from vllm_mindspore.device.runtime import start_runtime
 from vllm_mindspore.device.threads import threads_per_rank
@@ -44,6 +44,7 @@ class MindSporeWorker(WorkerBase):
 
     def init_device(self) -> None:
         """Starts MindSpore in this process and joins the ranks."""
+        process_end.follow_parent()
         self._available = memory.available_memory()
         self.device = torch.device("cpu")
         # Sampling is small; torch's OpenMP threads would only spin against our kernels.

@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs and what is refused, with its proof: the data of docs/models_and_features.md.
+
+`make docs` prints it there. `tests/test_docs.py` checks that every named test, checkpoint and
+refusing check exists, and that every architecture has its row.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+
+from vllm_mindspore.model_executor.layers.rotary_embedding import ROPE_TYPES
+from vllm_mindspore.unused_options import UNUSED, UNUSED_EARLY, UNUSED_VARIABLES
+
+MODEL_TESTS = (
+    "tests/e2e/test_correctness.py::test_prompt_logprobs",
+    "tests/e2e/test_correctness.py::test_greedy_tokens",
+)
+"""Run for every checkpoint of a model, in each data type, against transformers."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """An architecture that is served.
+
+    Attributes:
+        architecture: as in config.json.
+        examples: published models that have it.
+        checkpoints: names in tests/e2e/checkpoints.py that `MODEL_TESTS` run.
+        dtypes: those they run in.
+    """
+
+    architecture: str
+    examples: str
+    checkpoints: tuple[str, ...]
+    dtypes: str = "fp32 bf16 fp16"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A feature that was executed.
+
+    Attributes:
+        feature: what the user gets.
+        result: what the tests establish.
+        tests: their node ids without parameters.
+    """
+
+    feature: str
+    result: str
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A feature that is refused by name.
+
+    Attributes:
+        feature: what the user asks for.
+        instead: what to do.
+        check: `module:function` of this package that refuses it, or `unused_options:path`.
+    """
+
+    feature: str
+    instead: str
+    check: str
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """Something this project has not executed, or only in part."""
+
+    what: str
+    state: str
+
+
+MODELS = (
+    Model("Ernie4_5ForCausalLM", "ERNIE 4.5 0.3B", ("ernie4_5",)),
+    Model("Glm4ForCausalLM", "GLM-4 0414 9B, 32B", ("glm4",), "fp32 bf16; vLLM refuses fp16"),
+    Model("GlmForCausalLM", "GLM-4 9B, GLM-Edge", ("glm",)),
+    Model("LlamaForCausalLM", "Llama 2, Llama 3.x", ("llama", "llama3-rope", "llama-biases")),
+    Model("MistralForCausalLM", "Mistral 7B from v0.2, Mistral Nemo", ("mistral",)),
+    Model("Qwen2ForCausalLM", "Qwen2, Qwen2.5", ("qwen2",)),
+    Model(
+        "Qwen3ForCausalLM",
+        "Qwen3-0.6B to 32B, the bundled tiny model",
+        ("qwen3", "qwen3-untied-sharded"),
+    ),
+    Model("SeedOssForCausalLM", "Seed-OSS 36B", ("seed_oss",)),
+)
+
+_CONFIG_TESTS = "tests/model_executor/models/test_config.py"
+CONFIG = (
+    Tested(
+        "rope type",
+        ", ".join(f"`{name}`" for name in ROPE_TYPES)
+        + ", in the spelling of transformers 4 and 5; others are refused "
+        "([`dynamic`](architecture.md#from-configjson-to-a-graph))",
+        (
+            "tests/model_executor/layers/test_rotary_embedding.py::"
+            "test_dynamic_is_that_of_the_longest_sequence",
+            f"{_CONFIG_TESTS}::test_spellings_of_rope_agree",
+            "tests/model_executor/layers/test_rotary_embedding.py::test_tables_equal_transformers",
+        ),
+    ),
+    Tested(
+        "other fields that change the computation (activation, biases, multipliers, ...)",
+        "what a model type implements; other values are refused by field and value",
+        (
+            f"{_CONFIG_TESTS}::test_biases",
+            f"{_CONFIG_TESTS}::test_values_that_are_not_implemented_are_named",
+        ),
+    ),
+    Tested(
+        "sliding window",
+        "off, or `--disable-sliding-window`, which limits the context to it; refused when on",
+        ("tests/test_config_checks.py::test_disabled_sliding_window_limits_the_context",),
+    ),
+    Tested(
+        "weights",
+        "safetensors in bf16, fp16 or fp32, single or sharded, read in any of the three; "
+        "pickle files and quantized checkpoints are refused",
+        (
+            "tests/model_executor/model_loader/test_safetensors.py::test_every_dtype_converts",
+            "tests/test_config_checks.py::test_quantized_folder_is_refused",
+        ),
+    ),
+)
+
+FEATURES = (
+    Tested(
+        "Continuous batching, chunked prefill, prefix caching, preemption",
+        "identical fp32 results, bit for bit",
+        (
+            "tests/e2e/test_invariance.py::test_alone",
+            "tests/e2e/test_invariance.py::test_prefix_cache_hit",
+            "tests/e2e/test_invariance.py::test_chunked_prefill_and_preemption",
+        ),
+    ),
+    Tested(
+        "`--block-size` 16, 32, 64, 128",
+        "identical fp32 results, bit for bit",
+        ("tests/e2e/test_invariance.py::test_block_sizes",),
+    ),
+    Tested(
+        "OpenAI server: completions, chat, streaming",
+        "real requests over HTTP",
+        (
+            "tests/cli/test_demo.py::test_prints_answers_and_speed",
+            "tests/evaluation/test_through_the_engine.py::test_over_http_in_bf16",
+        ),
+    ),
+    Tested(
+        "`LLM()` in a script, with and without a main guard",
+        "answers, or an error that says what to do",
+        (
+            "tests/test_offline_scripts.py::test_without_main_guard",
+            "tests/test_offline_scripts.py::test_spawn_without_main_guard_is_an_error",
+        ),
+    ),
+    Tested(
+        "Log probabilities, prompt log probabilities",
+        "equal to those of transformers",
+        (
+            "tests/e2e/test_correctness.py::test_prompt_logprobs",
+            "tests/e2e/test_tiny_model.py::test_logprobs_rank_the_chosen_token_first",
+            "tests/e2e/test_engine.py::test_preempted_prompts_are_scored_once",
+        ),
+    ),
+    Tested(
+        "Structured output (vLLM's grammar backends)",
+        "every answer obeys its grammar",
+        ("tests/e2e/test_tiny_model.py::test_structured_output",),
+    ),
+    Tested(
+        "Seeds, several answers, stop strings",
+        "a seed gives the same text in any company",
+        (
+            "tests/e2e/test_tiny_model.py::test_a_seed_gives_the_same_text_in_any_company",
+            "tests/e2e/test_tiny_model.py::test_several_answers_and_stop_strings",
+        ),
+    ),
+    Tested(
+        "`--gpu-memory-utilization`, `--kv-cache-memory-bytes`",
+        "the cache has that size ([meaning on CPU](architecture.md#memory))",
+        (
+            "tests/e2e/test_engine.py::test_share_of_memory_is_honoured",
+            "tests/e2e/test_engine.py::test_cache_bytes_are_honoured",
+        ),
+    ),
+    Tested(
+        "`--load-format` auto, hf, safetensors, dummy",
+        "weights from the folder, or random ones",
+        (
+            "tests/model_executor/model_loader/test_safetensors.py::test_values_survive",
+            "tests/e2e/test_engine.py::test_dummy_weights_generate",
+        ),
+    ),
+    Tested(
+        "`VLLM_MS_FUSED_KERNELS=0`",
+        "the chain of Ascend primitives equals the reference",
+        ("tests/e2e/test_primitive_chain.py::test_chain_equals_the_reference",),
+    ),
+    Tested(
+        "`VLLM_COMPUTE_NANS_IN_LOGITS`, `VLLM_RAISE_ON_LOGIT_NANS`",
+        "counted per request, raised",
+        (
+            "tests/e2e/test_nan_logits.py::test_counted_per_request",
+            "tests/e2e/test_nan_logits.py::test_raised",
+        ),
+    ),
+)
+
+PARTLY_RUN = (
+    NotRun(
+        "Temperature, top-k, top-p, min-p, penalties, logit bias",
+        "vLLM's own sampler on torch; statistics not tested here",
+    ),
+    NotRun("Asynchronous scheduling", "vLLM's default; runs without overlap"),
+)
+
+REFUSED = (
+    Refused(
+        "Tensor, pipeline, data, context parallelism", "one worker", "config_checks:_one_worker"
+    ),
+    Refused("Ray and external executors", "`uni` or `mp`", "config_checks:_executor"),
+    Refused("LoRA", "merge the adapter first", "config_checks:_lora"),
+    Refused("Speculative decoding", "drop the option", "config_checks:_speculative_decoding"),
+    Refused("Pooling models", "`--runner generate`", "config_checks:_pooling"),
+    Refused("Pooling and multimodal requests", "text or token ids", "config_checks:check_request"),
+    Refused("Prompt embeddings", "text or token ids", "config_checks:_prompt_embeds"),
+    Refused(
+        "Quantized checkpoints", "the original checkpoint", "config_checks:refuse_quantization"
+    ),
+    Refused("`--kv-cache-dtype` other than the model's", "`auto`", "config_checks:_kv_cache_dtype"),
+    Refused(
+        "Sliding-window attention", "`--disable-sliding-window`", "config_checks:_sliding_window"
+    ),
+    Refused(
+        "KV connectors, encoder connectors, weight transfer",
+        "drop the option",
+        "config_checks:_transfer",
+    ),
+    Refused("KV cache offloading", "`--kv-cache-memory-bytes`", "config_checks:_kv_offloading"),
+    Refused("Weight offloading", "weights are mapped from files", "unused_options:offload_config"),
+    Refused("Sleep mode", "drop the option", "unused_options:model_config.enable_sleep_mode"),
+    Refused(
+        "Expert parallelism and its load balancing",
+        "drop the option",
+        "unused_options:parallel_config.enable_expert_parallel",
+    ),
+    Refused(
+        "Watermarks, the second model runner", "drop it", "config_checks:_model_runner_protocol"
+    ),
+    Refused("`--model-impl transformers`", "`auto`", "config_checks:_model_implementation"),
+    Refused("torch.compile, CUDA graphs", "`-O0`", "unused_options:compilation_config"),
+    Refused("Attention backends", "drop the option", "unused_options:attention_config"),
+    Refused("vLLM's profilers", "drop the option", "unused_options:profiler_config"),
+    Refused(
+        "`VLLM_MS_MODEL_BACKEND=MindFormers`",
+        "`Native`; it comes with its own release",
+        "envs:_parse_model_backend",
+    ),
+)
+
+HARDWARE = (
+    Tested(
+        "x86-64 with AVX2, AVX-512 or AVX-512-BF16",
+        "every kernel tested on each of them",
+        (
+            "ops/tests/test_matmul.py::test_every_inner_tail",
+            "ops/tests/test_isa.py::test_environment_forces_a_level",
+        ),
+    ),
+    Tested(
+        "x86-64 with AMX",
+        "compiled; packing, tails and epilogues tested with the tile instructions emulated; "
+        "not run on hardware",
+        ("ops/tests/test_amx_emulation.py::test_kernels_on_emulated_tiles",),
+    ),
+    Tested(
+        "other x86-64",
+        "portable path, tested by forcing it",
+        ("ops/tests/test_attention.py::test_every_head_width",),
+    ),
+)
+HARDWARE_NOT_RUN = (
+    NotRun("aarch64", "portable path; only compiled"),
+    NotRun(
+        "Ascend 300I Duo, 800I A2",
+        "not run; the models' primitive chain is the one an NPU executes",
+    ),
+)
+
+_INTRODUCTION = """# Models and features
+
+Generated from `docs/matrix.py` by `make docs`; do not edit.
+
+"Tested" means: executed and compared with an independent reference in the tests that a row links
+to. Everything that is not supported is refused by name; nothing is silently ignored.
+"""
+
+_MODELS_NOTE = """
+Tested on random checkpoints that cover tied and untied heads, single and sharded files,
+grouped-query, multi-query and multi-head attention, head sizes independent of the hidden size,
+biases and rope types; and on the trained tiny model. Larger published checkpoints follow the same
+rules for tensors and shapes but have not been run here: no model hub was reachable.
+"""
+
+
+def markdown() -> str:
+    """The page."""
+    parts = [
+        _INTRODUCTION,
+        "## Models\n",
+        _table(
+            ("Architecture (`config.json`)", "Examples", "CPU", "Ascend", "Tests"),
+            (_model_row(model) for model in MODELS),
+        ),
+        _MODELS_NOTE,
+        _table(("config.json", "Supported", "Tests"), map(_tested_row, CONFIG)),
+        "\n## Features\n",
+        _table(("Feature", "Tested on CPU", "Tests"), map(_tested_row, FEATURES)),
+        "",
+        _table(("Feature", "Runs, not tested as such"), ((n.what, n.state) for n in PARTLY_RUN)),
+        "\n## Refused\n",
+        _table(("Feature", "Instead"), ((row.feature, row.instead) for row in REFUSED)),
+        "\n### Options that nothing here reads\n",
+        "Refused unless at vLLM's default or at a value that asks for what happens anyway.\n",
+        _table(("Section", "Options"), _unused_rows()),
+        "\nEnvironment variables, likewise: "
+        + ", ".join(f"`{variable.name}`" for variable in UNUSED_VARIABLES)
+        + ".",
+        "\n## Hardware\n",
+        _table(("Hardware", "State", "Tests"), [*map(_tested_row, HARDWARE), *_hardware_rows()]),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _model_row(model: Model) -> tuple[str, ...]:
+    tests = _links(MODEL_TESTS)
+    state = f"tested, {model.dtypes}"
+    return f"`{model.architecture}`", model.examples, state, "not run", tests
+
+
+def _tested_row(row: Tested) -> tuple[str, ...]:
+    return row.feature, row.result, _links(row.tests)
+
+
+def _hardware_rows() -> list[tuple[str, ...]]:
+    return [(row.what, row.state, "") for row in HARDWARE_NOT_RUN]
+
+
+def _links(tests: tuple[str, ...]) -> str:
+    """One link per file of tests."""
+    files = dict.fromkeys(test.partition("::")[0] for test in tests)
+    return ", ".join(f"[{name.rpartition('/')[2]}](../{name})" for name in files)
+
+
+def _unused_rows() -> list[tuple[str, ...]]:
+    """Rows by section of VllmConfig; a section as a whole has all of its options."""
+    paths = sorted(row.path for row in (*UNUSED, *UNUSED_EARLY))
+    rows: list[tuple[str, ...]] = []
+    for section, group in groupby(paths, lambda path: path.partition(".")[0]):
+        names = [path.partition(".")[2] for path in group]
+        listed = ", ".join(f"`{name}`" for name in names if name)
+        rows.append((f"`{section}`", listed or "all"))
+    return rows
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What processes with vLLM's names do about Ctrl-C and a parent that is gone; others do nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from vllm_mindspore import process_end
+
+RunPython = Callable[..., subprocess.CompletedProcess[str]]
+
+# A parent that starts a child by one method under one name, and waits.
+FAMILY = """
+import multiprocessing, os, sys, time
+from vllm_mindspore import process_end
+
+def child(stubborn):
+    import signal
+    if stubborn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    process_end._GRACE_SECONDS = 1.0
+    process_end.follow_parent()
+    process_end.follow_parent()
+    print("child", os.getpid(), os.getpgrp() == os.getpid(), os.getsid(0), flush=True)
+    time.sleep(120)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    process = context.Process(target=child, args=(sys.argv[3] == "stubborn",), name=sys.argv[2])
+    process.start()
+    process.join()
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "kind"),
+    [
+        ("spawn", "EngineCore", "quick"),
+        ("fork", "EngineCore_DP1", "quick"),
+        ("fork", "VllmWorker-0", "quick"),
+        ("fork", "EngineCore", "stubborn"),
+    ],
+)
+def test_ends_when_its_parent_is_gone(tmp_path: Path, method: str, name: str, kind: str) -> None:
+    script = tmp_path / "family.py"
+    script.write_text(FAMILY)
+    with subprocess.Popen(
+        [sys.executable, str(script), method, name, kind],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as parent:
+        assert parent.stdout is not None
+        _, pid, own_group, session = parent.stdout.readline().split()
+        try:
+            assert own_group == "True"  # a terminal's Ctrl-C does not reach it
+            assert int(session) == parent.pid
+            child = psutil.Process(int(pid))
+            assert [thread for thread in child.threads() if thread.id != child.pid]
+            parent.kill()
+            _, left = psutil.wait_procs([child], timeout=8)
+            assert not [item for item in left if item.status() != psutil.STATUS_ZOMBIE]
+        finally:
+            parent.kill()
+            for process in psutil.process_iter(["pid"]):
+                if process.pid == int(pid):
+                    process.kill()
+
+
+def test_other_processes_stay_as_they_are(run_python: RunPython) -> None:
+    run_python(
+        """
+import multiprocessing, os, threading
+from vllm_mindspore import process_end
+
+def child():
+    before = os.getpgrp(), threading.active_count()
+    process_end.follow_parent()
+    assert (os.getpgrp(), threading.active_count()) == before
+
+if __name__ == "__main__":
+    child()
+    process = multiprocessing.get_context("fork").Process(target=child, name="Process-1")
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+"""
+    )
+
+
+def test_names_are_those_of_vllm() -> None:
+    """vLLM names its processes in its source; a new name would leave them without a watch."""
+    import vllm
+
+    package = Path(vllm.__file__).parent
+    engines = (package / "v1/engine/utils.py").read_text(encoding="utf-8")
+    ranks = (package / "v1/executor/multiproc_executor.py").read_text(encoding="utf-8")
+    engine, rank = process_end._PROCESS_NAMES
+    assert f'else "{engine}"' in engines
+    assert f'name=f"{rank}{{rank}}"' in ranks
