@@ -136,8 +136,21 @@ def _lora(vllm_config: VllmConfig) -> None:
 
 
 def _speculative_decoding(vllm_config: VllmConfig) -> None:
-    if vllm_config.speculative_config is not None:
-        _refuse("Speculative decoding", "no proposer runs", "Drop --speculative-config.")
+    config = vllm_config.speculative_config
+    if config is None:
+        return
+    if config.method != "ngram":
+        _refuse(
+            f"Speculative decoding with method={config.method!r}",
+            "drafts are looked up in the request's own tokens",
+            "Use method 'ngram' in --speculative-config.",
+        )
+    if config.rejection_sample_method != "standard":
+        _refuse(
+            f"rejection_sample_method={config.rejection_sample_method!r}",
+            "drafts are accepted when the model samples them",
+            "Drop it from --speculative-config.",
+        )
 
 
 def _pooling(vllm_config: VllmConfig) -> None:

@@ -34,10 +34,11 @@ class StepInputs:
         """[B + 1] index of each request's first token; the last entry is T."""
         return np.concatenate([[0], np.cumsum(self.query_lens)]).astype(np.int32)
 
-    @property
-    def last_rows(self) -> np.ndarray:
-        """[B] index of each request's last token."""
-        return (np.cumsum(self.query_lens) - 1).astype(np.int32)
+    def last_rows(self, counts: np.ndarray) -> np.ndarray:
+        """[sum of counts] indices of each request's last `counts` tokens, counts integer [B]."""
+        firsts = np.cumsum(self.query_lens) - counts
+        offsets = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        return (np.repeat(firsts, counts) + offsets).astype(np.int32)
 
 
 def build_step_inputs(

@@ -12,14 +12,16 @@ import torch
 from vllm import envs as vllm_envs
 from vllm.config import VllmConfig
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
-from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput, SamplerOutput
+from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, DraftTokenIds, ModelRunnerOutput
 from vllm.v1.sample.sampler import Sampler
+from vllm.v1.structured_output.utils import apply_grammar_bitmask
 
 from vllm_mindspore.model_executor.backends.base import Backend
 from vllm_mindspore.worker.input_batch import StepInputs, build_step_inputs
 from vllm_mindspore.worker.kv_cache import KVCache
 from vllm_mindspore.worker.requests import Requests
-from vllm_mindspore.worker.sampler import PromptLogprobs, sample
+from vllm_mindspore.worker.sampler import PromptLogprobs, Sampled, sample
+from vllm_mindspore.worker.speculation import NgramProposer
 
 if TYPE_CHECKING:
     from mindspore import Tensor
@@ -31,6 +33,7 @@ class _Step:
 
     scheduled: SchedulerOutput
     inputs: StepInputs
+    drafts: list[list[int]]
     hidden: Tensor
     logits: torch.Tensor
 
@@ -46,6 +49,9 @@ class MindSporeModelRunner:
             logprobs_mode=self._mode, use_fp64_gumbel=config.model_config.use_fp64_gumbel
         )
         self._step: _Step | None = None
+        speculation = config.speculative_config
+        self._proposer = NgramProposer.from_config(speculation) if speculation else None
+        self._proposed: DraftTokenIds | None = None
         self.model = TorchModules()
 
     def bind_cache(self, cache: KVCache) -> None:
@@ -64,8 +70,10 @@ class MindSporeModelRunner:
             return EMPTY_MODEL_RUNNER_OUTPUT
         inputs = self._step_inputs(scheduled)
         hidden = self._backend.forward(inputs)
-        logits = self._backend.logits(hidden, inputs.last_rows)
-        self._step = _Step(scheduled, inputs, hidden, logits)
+        drafts = self._requests.drafts(scheduled)
+        sampled_rows = inputs.last_rows(np.array([1 + len(draft) for draft in drafts]))
+        logits = self._backend.logits(hidden, sampled_rows)
+        self._step = _Step(scheduled, inputs, drafts, hidden, logits)
         return None
 
     def sample_tokens(self, grammar: GrammarOutput | None) -> ModelRunnerOutput:
@@ -73,23 +81,41 @@ class MindSporeModelRunner:
         if self._step is None:
             return EMPTY_MODEL_RUNNER_OUTPUT
         step, self._step = self._step, None
-        discarded = self._requests.unfinished_prompts(step.inputs.context_lens)
         batch = self._requests.batch
-        nans = _nans_in_logits(step.logits, batch.req_ids)
-        output = sample(self._sampler, batch, step.logits, discarded, step.scheduled, grammar)
+        nans = _nans_in_logits(step.logits, batch.req_ids, step.drafts)
+        if grammar is not None:
+            apply_grammar_bitmask(step.scheduled, grammar, batch, step.logits)
+        discarded = self._requests.unfinished_prompts(step.inputs.context_lens)
+        output = sample(self._sampler, self._requests, step.logits, step.drafts, discarded)
         prompt_logprobs = self._prompt_logprobs.collect(
             step.scheduled,
             step.inputs.query_starts,
             lambda rows: self._backend.logits(step.hidden, rows),
         )
+        self._propose(output, step.scheduled.num_spec_tokens_to_schedule)
         return ModelRunnerOutput(
             req_ids=batch.req_ids.copy(),
             req_id_to_index=batch.req_id_to_index.copy(),
-            sampled_token_ids=self._record(output, discarded),
-            logprobs=output.logprobs_tensors.tolists() if output.logprobs_tensors else None,
+            sampled_token_ids=output.token_ids,
+            logprobs=output.logprobs,
             prompt_logprobs_dict=prompt_logprobs,
             num_nans_in_logits=nans,
         )
+
+    def take_draft_token_ids(self) -> DraftTokenIds | None:
+        """The guesses for the next step, once."""
+        proposed, self._proposed = self._proposed, None
+        return proposed
+
+    def _propose(self, output: Sampled, count: int) -> None:
+        """Guesses up to `count` tokens for every request that has just got a token."""
+        if self._proposer is None:
+            return
+        drafts = [
+            self._proposer.propose(self._requests.tokens(row), count) if tokens else []
+            for row, tokens in enumerate(output.token_ids)
+        ]
+        self._proposed = DraftTokenIds(self._requests.batch.req_ids.copy(), drafts)
 
     def _step_inputs(self, scheduled: SchedulerOutput) -> StepInputs:
         batch = self._requests.batch
@@ -102,19 +128,13 @@ class MindSporeModelRunner:
             self._cache.block_size,
         )
 
-    def _record(self, output: SamplerOutput, discarded: np.ndarray) -> list[list[int]]:
-        """Appends the sampled tokens to their requests; discarded rows give an empty list."""
-        sampled: list[list[int]] = output.sampled_token_ids.tolist()
-        for row in discarded.tolist():
-            sampled[row] = []
-        for row, token_ids in enumerate(sampled):
-            if token_ids:
-                self._requests.append(row, token_ids)
-        return sampled
 
+def _nans_in_logits(
+    logits: torch.Tensor, req_ids: list[str], drafts: list[list[int]]
+) -> dict[str, int] | None:
+    """How many of each request's logits are NaN; None unless asked for.
 
-def _nans_in_logits(logits: torch.Tensor, req_ids: list[str]) -> dict[str, int] | None:
-    """How many of each request's logits, fp32 [B, vocab], are NaN; None unless asked for.
+    logits: fp32, 1 + len(its drafts) rows of each request, one request after the other.
 
     VLLM_COMPUTE_NANS_IN_LOGITS asks for the numbers, VLLM_RAISE_ON_LOGIT_NANS for an error too.
 
@@ -123,7 +143,8 @@ def _nans_in_logits(logits: torch.Tensor, req_ids: list[str]) -> dict[str, int] 
     """
     if not vllm_envs.VLLM_COMPUTE_NANS_IN_LOGITS:
         return None
-    nans = dict(zip(req_ids, logits.isnan().sum(dim=-1).tolist(), strict=True))
+    parts = logits.isnan().sum(dim=-1).split([1 + len(draft) for draft in drafts])
+    nans = {name: int(part.sum()) for name, part in zip(req_ids, parts, strict=True)}
     if vllm_envs.VLLM_RAISE_ON_LOGIT_NANS and any(nans.values()):
         found = ", ".join(f"{count} of request {name}" for name, count in nans.items() if count)
         raise RuntimeError(

@@ -36,6 +36,7 @@ class Requests:
             self.batch.add_request(state)
         self.batch.condense()
         self.batch.refresh_metadata()
+        self._place_drafts(output)
 
     def scheduled_tokens(self, output: SchedulerOutput) -> np.ndarray:
         """int32 [B] tokens of each batch row in this step."""
@@ -47,13 +48,29 @@ class Requests:
         known = np.array([self.states[req_id].num_tokens for req_id in self.batch.req_ids])
         return np.nonzero(context_lens < known)[0]
 
-    def append(self, row: int, token_ids: list[int]) -> None:
-        """Records the tokens sampled for a batch row."""
-        start = int(self.batch.num_tokens_no_spec[row])
-        end = start + len(token_ids)
-        self.batch.token_ids_cpu[row, start:end] = token_ids
-        self.batch.num_tokens_no_spec[row] = end
-        self.states[self.batch.req_ids[row]].output_token_ids.extend(token_ids)
+    def drafts(self, output: SchedulerOutput) -> list[list[int]]:
+        """The draft tokens of each batch row in this step; -1 is a place without a guess."""
+        scheduled = output.scheduled_spec_decode_tokens
+        return [scheduled.get(req_id, []) for req_id in self.batch.req_ids]
+
+    def tokens(self, row: int) -> np.ndarray:
+        """int32 [T] prompt and sampled tokens of a batch row."""
+        known: np.ndarray = self.batch.token_ids_cpu[row, : self.batch.num_tokens_no_spec[row]]
+        return known
+
+    def append(self, row: int, token_id: int) -> None:
+        """Records the token sampled for a batch row."""
+        end = int(self.batch.num_tokens_no_spec[row])
+        self.batch.token_ids_cpu[row, end] = token_id
+        self.batch.num_tokens_no_spec[row] = end + 1
+        self.states[self.batch.req_ids[row]].output_token_ids.append(token_id)
+
+    def _place_drafts(self, output: SchedulerOutput) -> None:
+        """Puts the drafts behind the known tokens, where `append` will overwrite them."""
+        for row, draft in enumerate(self.drafts(output)):
+            start = int(self.batch.num_tokens_no_spec[row])
+            # A place without a guess is computed with some token, and never accepted.
+            self.batch.token_ids_cpu[row, start : start + len(draft)] = np.maximum(draft, 0)
 
     def _remove(self, output: SchedulerOutput) -> None:
         for req_id in output.finished_req_ids:

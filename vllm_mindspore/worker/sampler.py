@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
-from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
-from vllm.v1.outputs import LogprobsTensors, SamplerOutput
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.outputs import LogprobsLists, LogprobsTensors, SamplerOutput
 from vllm.v1.sample.sampler import Sampler
-from vllm.v1.structured_output.utils import apply_grammar_bitmask
 from vllm.v1.worker.gpu_input_batch import CachedRequestState, InputBatch
 
 from vllm_mindspore.worker.requests import Requests
@@ -22,26 +23,77 @@ RowLogits = Callable[[np.ndarray], torch.Tensor]
 """int32 [R] rows of a step -> fp32 [R, vocab] logits."""
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """What one step sampled."""
+
+    token_ids: list[list[int]]
+    """New tokens of each batch row, none for a discarded one."""
+    logprobs: LogprobsLists | None
+    """Those of the new tokens, row after row, if any request wants them."""
+
+
 def sample(
     sampler: Sampler,
-    batch: InputBatch,
+    requests: Requests,
     logits: torch.Tensor,
+    drafts: list[list[int]],
     discarded: np.ndarray,
-    scheduled: SchedulerOutput,
-    grammar: GrammarOutput | None,
-) -> SamplerOutput:
-    """Samples one token per row of logits, fp32 [B, vocab], which is modified.
+) -> Sampled:
+    """Samples each row's next tokens and records them in `requests`.
 
-    `discarded` rows are sampled too, but leave their random generators as they were.
+    logits: fp32, modified; for each row 1 + len(its drafts) positions, one row after the other.
+    A row goes on to its next position while the sampled token equals the draft there, so every
+    token is sampled from the same logits, with the same state, as without drafts; a draft is a
+    certain guess, and this is its rejection sampling (https://arxiv.org/abs/2211.17192).
+    `discarded` rows are sampled too, but neither recorded nor do they use up random numbers.
     """
-    if grammar is not None:
-        apply_grammar_bitmask(scheduled, grammar, batch, logits)
-    generators = [batch.generators[row] for row in discarded.tolist() if row in batch.generators]
-    states = [generator.get_state() for generator in generators]
+    batch = requests.batch
+    sizes = np.array([len(draft) for draft in drafts])
+    starts = np.cumsum(sizes + 1) - (sizes + 1)
+    pending = sorted(set(range(len(drafts))) - set(discarded.tolist()))
+    sampled: list[list[int]] = [[] for _ in drafts]
+    scores = []
+    for position in range(int(sizes.max()) + 1):
+        if position > 0:
+            batch.refresh_metadata()
+        # Without drafts logits are as they must be: 19 MB less to copy at 32 rows of Qwen3.
+        rows = logits[starts + np.minimum(position, sizes)] if sizes.any() else logits
+        output = _sample_position(sampler, batch, rows, pending)
+        scores.append(output.logprobs_tensors)
+        tokens = output.sampled_token_ids[:, 0].tolist()
+        for row in pending:
+            sampled[row].append(tokens[row])
+            requests.append(row, tokens[row])
+        pending = [row for row in pending if drafts[row][position : position + 1] == [tokens[row]]]
+        if not pending:
+            break
+    return Sampled(sampled, _join_scores(scores, sampled))
+
+
+def _sample_position(
+    sampler: Sampler, batch: InputBatch, logits: torch.Tensor, pending: list[int]
+) -> SamplerOutput:
+    """One token for each row of logits [B, vocab]; random numbers move on in `pending` only."""
+    idle = [batch.generators[row] for row in batch.generators.keys() - set(pending)]
+    states = [generator.get_state() for generator in idle]
     output = sampler(logits=logits, sampling_metadata=batch.sampling_metadata)
-    for generator, state in zip(generators, states, strict=True):
+    for generator, state in zip(idle, states, strict=True):
         generator.set_state(state)
     return output
+
+
+def _join_scores(
+    scores: list[LogprobsTensors | None], sampled: list[list[int]]
+) -> LogprobsLists | None:
+    """From one tensor of all rows per position to all positions of each row in turn."""
+    present = [tensors for tensors in scores if tensors is not None]
+    if not present:
+        return None
+    counts = [len(tokens) for tokens in sampled]
+    order = [p * len(counts) + row for row, count in enumerate(counts) for p in range(count)]
+    joined = LogprobsTensors.cat(present).filter(torch.tensor(order, dtype=torch.int64))
+    return joined.tolists([0, *accumulate(counts)])
 
 
 class PromptLogprobs:

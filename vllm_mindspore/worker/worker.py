@@ -17,7 +17,7 @@ from vllm.logger import init_logger
 from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheSpec
-from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 from vllm.v1.worker.worker_base import CompilationTimes, WorkerBase
 
 from vllm_mindspore import envs, process_end
@@ -125,8 +125,9 @@ class MindSporeWorker(WorkerBase):
         """Samples the tokens of the step that `execute_model` ran."""
         return self.model_runner.sample_tokens(grammar_output)
 
-    def take_draft_token_ids(self) -> None:
-        """Speculative decoding is refused at start-up, so there are no drafts."""
+    def take_draft_token_ids(self) -> DraftTokenIds | None:
+        """The guesses for the next step, if speculative decoding is on."""
+        return self.model_runner.take_draft_token_ids()
 
     def get_supported_tasks(self) -> tuple[str, ...]:
         """Text generation."""
@@ -174,15 +175,16 @@ class MindSporeWorker(WorkerBase):
         scheduler = self.scheduler_config
         tokens = scheduler.max_num_batched_tokens
         requests = min(scheduler.max_num_seqs, tokens)
+        rows = min(requests * (1 + self.vllm_config.num_speculative_tokens), tokens)
         self._backend.bind_caches(*self._make_cache(1).tensors())
         self._library.set_noop(True)
         self._library.start_footprint()
         try:
-            self._dummy_step(tokens, requests, requests)
+            self._dummy_step(tokens, requests, rows)
         finally:
             outputs = self._library.stop_footprint()
             self._library.set_noop(False)
-        logits = requests * self.model_config.get_vocab_size() * 4
+        logits = rows * self.model_config.get_vocab_size() * 4
         table = scheduler.max_num_seqs * self.model_config.max_model_len * _TOKEN_TABLE_BYTES
         return int(outputs + _SAMPLER_COPIES * logits + table)
 
