@@ -66,13 +66,8 @@ def check_request(processed_inputs: EngineInput, params: SamplingParams | Poolin
     """Refuse a single request.
 
     Raises:
-        ValueError: the request pools, or its prompt is not plain tokens.
+        ValueError: its prompt is not plain tokens.
     """
-    # Imported here: vLLM resolves its platform, and with it this module, before it can import this.
-    from vllm.pooling_params import PoolingParams
-
-    if isinstance(params, PoolingParams):
-        _refuse("A pooling request", "models generate text only", "Send a completion or chat.")
     kind = processed_inputs["type"]
     if kind != "token":
         _refuse(f"A prompt of type {kind!r}", "prompts are token ids", "Send text or token ids.")
@@ -150,15 +145,6 @@ def _speculative_decoding(vllm_config: VllmConfig) -> None:
             f"rejection_sample_method={config.rejection_sample_method!r}",
             "drafts are accepted when the model samples them",
             "Drop it from --speculative-config.",
-        )
-
-
-def _pooling(vllm_config: VllmConfig) -> None:
-    if vllm_config.model_config.runner_type != "generate":
-        _refuse(
-            f"runner={vllm_config.model_config.runner_type!r}",
-            "models generate text only",
-            "Use --runner generate (the default for generative models).",
         )
 
 
@@ -280,7 +266,6 @@ CHECKS: tuple[Check, ...] = (
     _executor,
     _lora,
     _speculative_decoding,
-    _pooling,
     _kv_offloading,
     _transfer,
     _quantized_folder,

@@ -39,7 +39,7 @@ class CheckpointSpec:
     ones do."""
 
 
-_SMALL: dict[str, Any] = {
+SMALL: dict[str, Any] = {
     "vocab_size": VOCAB_SIZE,
     "hidden_size": 96,
     "intermediate_size": 200,
@@ -134,11 +134,9 @@ _GAIN, _SCORE_GAIN = 2.0, 1.0
 _SCORE_WEIGHTS = ("q_proj.weight", "k_proj.weight")
 
 
-def write_checkpoint(spec: CheckpointSpec, folder: Path, dtype: torch.dtype) -> Path:
-    """Writes the checkpoint without a tokenizer and returns its folder."""
-    torch.manual_seed(sum(spec.name.encode()))
-    config = spec.config_class(**(_SMALL | spec.config))
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+def randomize(model: torch.nn.Module, seed: int) -> Any:
+    """The model with new weights, large enough that greedy choices are not near-ties."""
+    torch.manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(".bias"):
@@ -148,6 +146,14 @@ def write_checkpoint(spec: CheckpointSpec, folder: Path, dtype: torch.dtype) -> 
             else:
                 gain = _SCORE_GAIN if name.endswith(_SCORE_WEIGHTS) else _GAIN
                 parameter.normal_(0.0, gain / parameter.shape[-1] ** 0.5)
+    return model
+
+
+def write_checkpoint(spec: CheckpointSpec, folder: Path, dtype: torch.dtype) -> Path:
+    """Writes the checkpoint without a tokenizer and returns its folder."""
+    config = spec.config_class(**(SMALL | spec.config))
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    randomize(model, seed=sum(spec.name.encode()))
     model.to(dtype).save_pretrained(folder, max_shard_size=spec.shard_size)
     if spec.repeat_head:
         file = folder / "model.safetensors"

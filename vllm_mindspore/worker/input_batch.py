@@ -38,7 +38,8 @@ class StepInputs:
         """[sum of counts] indices of each request's last `counts` tokens, counts integer [B]."""
         firsts = np.cumsum(self.query_lens) - counts
         offsets = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-        return (np.repeat(firsts, counts) + offsets).astype(np.int32)
+        rows: np.ndarray = np.repeat(firsts, counts) + offsets
+        return rows.astype(np.int32)
 
 
 def build_step_inputs(

@@ -19,6 +19,7 @@ from vllm.v1.structured_output.utils import apply_grammar_bitmask
 from vllm_mindspore.model_executor.backends.base import Backend
 from vllm_mindspore.worker.input_batch import StepInputs, build_step_inputs
 from vllm_mindspore.worker.kv_cache import KVCache
+from vllm_mindspore.worker.pooling import Pooling
 from vllm_mindspore.worker.requests import Requests
 from vllm_mindspore.worker.sampler import PromptLogprobs, Sampled, sample
 from vllm_mindspore.worker.speculation import NgramProposer
@@ -52,7 +53,13 @@ class MindSporeModelRunner:
         speculation = config.speculative_config
         self._proposer = NgramProposer.from_config(speculation) if speculation else None
         self._proposed: DraftTokenIds | None = None
+        pools = config.model_config.runner_type == "pooling"
+        self._pooling = Pooling(config, backend.classifier) if pools else None
         self.model = TorchModules()
+
+    def tasks(self) -> tuple[str, ...]:
+        """What requests may ask for."""
+        return self._pooling.tasks() if self._pooling else ("generate",)
 
     def bind_cache(self, cache: KVCache) -> None:
         """Starts with an empty batch over the given cache."""
@@ -65,11 +72,18 @@ class MindSporeModelRunner:
         """Runs the graph. None means that `sample_tokens` must follow."""
         if scheduled.kv_cache_block_copies:
             self._cache.copy_blocks(scheduled.kv_cache_block_copies)
+        if self._pooling:
+            self._pooling.begin(scheduled)
         self._requests.update(scheduled)
         if scheduled.total_num_scheduled_tokens == 0:
             return EMPTY_MODEL_RUNNER_OUTPUT
         inputs = self._step_inputs(scheduled)
         hidden = self._backend.forward(inputs)
+        if self._pooling:
+            states = self._backend.hidden_states(hidden)
+            return self._pooling.pool(
+                self._requests, states, inputs.query_lens, inputs.context_lens
+            )
         drafts = self._requests.drafts(scheduled)
         sampled_rows = inputs.last_rows(np.array([1 + len(draft) for draft in drafts]))
         logits = self._backend.logits(hidden, sampled_rows)

@@ -95,6 +95,7 @@ class Requests:
             prompt_token_ids=data.prompt_token_ids,
             mm_features=data.mm_features,
             sampling_params=data.sampling_params,
+            pooling_params=data.pooling_params,
             generator=known.generator if known else _generator(data.sampling_params),
             block_ids=data.block_ids,
             num_computed_tokens=data.num_computed_tokens,
@@ -155,7 +156,9 @@ class Requests:
 
 def _persistent_batch(config: VllmConfig, block_size: int) -> InputBatch:
     model, scheduler = config.model_config, config.scheduler_config
-    processors = build_logitsprocs(config, _CPU, False, False, model.logits_processors or ())
+    processors = build_logitsprocs(
+        config, _CPU, False, model.runner_type == "pooling", model.logits_processors or ()
+    )
     return InputBatch(
         max_num_reqs=scheduler.max_num_seqs,
         max_model_len=model.max_model_len,
@@ -166,6 +169,7 @@ def _persistent_batch(config: VllmConfig, block_size: int) -> InputBatch:
         max_num_blocks_per_req=[-(-model.max_model_len // block_size)],
         logitsprocs=processors,
         logitsprocs_need_output_token_ids=bool(model.logits_processors),
+        is_pooling_model=model.runner_type == "pooling",
         reasoning_config=config.reasoning_config,
     )
 

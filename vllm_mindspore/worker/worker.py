@@ -130,8 +130,8 @@ class MindSporeWorker(WorkerBase):
         return self.model_runner.take_draft_token_ids()
 
     def get_supported_tasks(self) -> tuple[str, ...]:
-        """Text generation."""
-        return ("generate",)
+        """Text generation, or what the model's pooler does."""
+        return self.model_runner.tasks()
 
     def get_model(self) -> TorchModules:
         """vLLM inspects torch modules; there are none."""
@@ -175,7 +175,8 @@ class MindSporeWorker(WorkerBase):
         scheduler = self.scheduler_config
         tokens = scheduler.max_num_batched_tokens
         requests = min(scheduler.max_num_seqs, tokens)
-        rows = min(requests * (1 + self.vllm_config.num_speculative_tokens), tokens)
+        rows = 0 if self._pools else requests * (1 + self.vllm_config.num_speculative_tokens)
+        rows = min(rows, tokens)
         self._backend.bind_caches(*self._make_cache(1).tensors())
         self._library.set_noop(True)
         self._library.start_footprint()
@@ -188,7 +189,14 @@ class MindSporeWorker(WorkerBase):
         table = scheduler.max_num_seqs * self.model_config.max_model_len * _TOKEN_TABLE_BYTES
         return int(outputs + _SAMPLER_COPIES * logits + table)
 
+    @property
+    def _pools(self) -> bool:
+        return bool(self.model_config.runner_type == "pooling")
+
     def _dummy_step(self, tokens: int, requests: int, rows: int) -> None:
         inputs = dummy_step_inputs(tokens, requests, self.cache_config.block_size)
         hidden = self._backend.forward(inputs)
-        self._backend.logits(hidden, np.arange(rows, dtype=np.int32))
+        if self._pools:
+            self._backend.hidden_states(hidden)
+        else:
+            self._backend.logits(hidden, np.arange(rows, dtype=np.int32))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,6 +23,10 @@ class CacheShape:
     head_dim: int
 
 
+Classifier = Callable[["torch.Tensor"], "torch.Tensor"]
+"""Hidden states [..., hidden size] -> logits [..., labels]."""
+
+
 class GraphInputs(Protocol):
     """One step's arrays, in the order in which the graph takes them."""
 
@@ -36,6 +40,9 @@ class Backend(Protocol):
     weight_bytes: int
     """Memory the weights refer to."""
 
+    classifier: Classifier | None
+    """The head of a sequence classifier."""
+
     def load(self) -> None:
         """Builds the model with its weights. ValueError for what does not fit or is unknown."""
 
@@ -47,6 +54,9 @@ class Backend(Protocol):
 
     def forward(self, inputs: GraphInputs) -> Tensor:
         """Runs one step; the hidden states [T, hidden], possibly still being computed."""
+
+    def hidden_states(self, hidden: Tensor) -> torch.Tensor:
+        """[T, hidden], computed, in memory of its own."""
 
     def logits(self, hidden: Tensor, rows: np.ndarray) -> torch.Tensor:
         """fp32 [R, vocab] of the hidden states' `rows` (int32 [R]), computed."""

@@ -16,12 +16,18 @@ from vllm.logger import init_logger
 
 from vllm_mindspore import bridge, envs
 from vllm_mindspore.device.kernel_library import kernel_library
-from vllm_mindspore.model_executor.backends.base import CacheShape, GraphInputs
+from vllm_mindspore.model_executor.backends.base import CacheShape, Classifier, GraphInputs
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.model_loader.folder import checkpoint_folder
 from vllm_mindspore.model_executor.model_loader.safetensors import SafetensorsSource
-from vllm_mindspore.model_executor.model_loader.source import DummySource, ParameterSource
+from vllm_mindspore.model_executor.model_loader.source import (
+    DummySource,
+    ParameterSource,
+    relative_to_decoder,
+)
 from vllm_mindspore.model_executor.models import registry
+from vllm_mindspore.model_executor.models.classifier import load_classifier
+from vllm_mindspore.model_executor.models.llama import HEAD
 
 if TYPE_CHECKING:
     import torch
@@ -41,19 +47,24 @@ class NativeBackend:
         self._block_size = vllm_config.cache_config.block_size
         self._caches: tuple[list[Tensor], list[Tensor]] = ([], [])
         self.weight_bytes = 0
+        self.classifier: Classifier | None = None
 
     def load(self) -> None:
         """Builds the model. All problems of the checkpoint are one ValueError."""
-        model_class = registry.resolve(self._model_config.architectures)
-        source = self._source(model_class.unused_tensors)
+        pools = self._model_config.runner_type == "pooling"
+        model_class = registry.resolve(self._model_config.architectures, pools=pools)
+        source = self._source(model_class.unused_tensors + ((HEAD,) if pools else ()))
         dtype = bridge.to_mindspore_dtype(source.dtype)
         fused = _use_fused_kernels(dtype)
         builder = LayerBuilder(source=source, fused=fused)
         model = model_class(builder, self._model_config.hf_config, self._model_config.max_model_len)
+        if self._model_config.convert_type == "classify":
+            self.classifier = load_classifier(source, self._model_config, model.head_name)
+        self._config = model.config
+        self._decoder = model.decoder
+        self._logits = None if pools else model.build_logits()
         source.finish()
         self.weight_bytes = source.num_bytes + model.decoder.table_bytes
-        self._config = model.config
-        self._decoder, self._logits = model.decoder, model.logits
         self._declare_shapes(dtype)
         logger.info(
             "%s: %d layers, %.2f GB of %s weights, %s kernels",
@@ -84,8 +95,14 @@ class NativeBackend:
         with _kernel_errors():
             return self._decoder(*arrays, *self._caches)
 
+    def hidden_states(self, hidden: Tensor) -> torch.Tensor:
+        """[T, hidden]; waits for the graph. A copy, since MindSpore reuses the memory."""
+        with _kernel_errors():
+            return bridge.to_torch(hidden).clone()
+
     def logits(self, hidden: Tensor, rows: np.ndarray) -> torch.Tensor:
         """fp32 [R, vocab]; waits for the graph."""
+        assert self._logits is not None, "the model was loaded for pooling"
         with _kernel_errors():
             return bridge.to_torch(self._logits(hidden, bridge.from_numpy(rows)))
 
@@ -94,7 +111,7 @@ class NativeBackend:
         if self._load_config.load_format == "dummy":
             return DummySource(dtype)
         folder: Path = checkpoint_folder(self._model_config, self._load_config)
-        return SafetensorsSource(folder, dtype, unused)
+        return relative_to_decoder(SafetensorsSource(folder, dtype, unused))
 
     def _declare_shapes(self, dtype: ms.Type) -> None:
         """Marks every varying dimension, so that one compilation serves all steps."""
@@ -106,6 +123,8 @@ class NativeBackend:
         row = Tensor(shape=[None], dtype=ms.int32)
         table = Tensor(shape=[None, None], dtype=ms.int32)
         self._decoder.set_inputs(row, row, row, table, row, row, caches, caches)
+        if self._logits is None:
+            return
         hidden = Tensor(shape=[None, self._config.hidden_size], dtype=dtype)
         self._logits.set_inputs(hidden, row)
 

@@ -53,6 +53,10 @@ class SafetensorsSource:
         self._parameters: dict[str, Parameter] = {}
         self._unset_bytes = 0
 
+    def has(self, name: str) -> bool:
+        """Whether the folder holds a tensor `name`."""
+        return name in self._files
+
     def take(self, name: str, shape: Sequence[int]) -> Parameter:
         """The tensor `name` of exactly `shape`, in the source's dtype. A tensor that is missing
         or different is noted for `finish` and is replaced by unset memory until then."""

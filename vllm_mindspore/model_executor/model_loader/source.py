@@ -31,8 +31,12 @@ class ParameterSource(Protocol):
     dtype: torch.dtype
     """Every parameter's dtype."""
 
-    num_bytes: int
-    """Memory the parameters handed out so far refer to, each counted once."""
+    @property
+    def num_bytes(self) -> int:
+        """Memory the parameters handed out so far refer to, each counted once."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is a weight `name`, for weights that a checkpoint may leave out."""
 
     def take(self, name: str, shape: Sequence[int]) -> Parameter:
         """The weight `name`, which must have `shape`; the same Parameter every time.
@@ -71,6 +75,44 @@ class Problems:
         raise ValueError(f"{self._place} {self._complaint}:\n  {shown}{rest}\n{advice}")
 
 
+DECODER_PREFIX = "model."
+
+
+def relative_to_decoder(source: ParameterSource) -> ParameterSource:
+    """The source, with names as decoders without a head store them: without `model.`."""
+    full = source.has(f"{DECODER_PREFIX}embed_tokens.weight")
+    return source if full or not source.has("embed_tokens.weight") else DecoderSource(source)
+
+
+class DecoderSource:
+    """A source whose names lack the prefix of the decoder in a whole model."""
+
+    def __init__(self, source: ParameterSource) -> None:
+        self._source = source
+        self.dtype = source.dtype
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the source."""
+        return self._source.num_bytes
+
+    def has(self, name: str) -> bool:
+        """As the source, for the name without prefix."""
+        return self._source.has(name.removeprefix(DECODER_PREFIX))
+
+    def take(self, name: str, shape: Sequence[int]) -> Parameter:
+        """As the source, for the name without prefix."""
+        return self._source.take(name.removeprefix(DECODER_PREFIX), shape)
+
+    def take_merged(self, names: Sequence[str], shapes: Sequence[Sequence[int]]) -> Parameter:
+        """As the source, for the names without prefix."""
+        return self._source.take_merged([n.removeprefix(DECODER_PREFIX) for n in names], shapes)
+
+    def finish(self) -> None:
+        """As the source."""
+        self._source.finish()
+
+
 class DummySource:
     """Small random weights of any shape, the same on every run (`--load-format dummy`)."""
 
@@ -81,6 +123,10 @@ class DummySource:
         generator = np.random.default_rng(_DUMMY_SEED)
         pattern = generator.uniform(-_DUMMY_SCALE, _DUMMY_SCALE, _DUMMY_PERIOD)
         self._pattern = torch.from_numpy(pattern).to(dtype)
+
+    def has(self, name: str) -> bool:
+        """No: dummy models have no optional weights."""
+        return False
 
     def take(self, name: str, shape: Sequence[int]) -> Parameter:
         """Random values in (-1e-3, 1e-3); the same name gives the same Parameter.

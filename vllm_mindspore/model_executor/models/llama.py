@@ -17,6 +17,8 @@ from vllm_mindspore.model_executor.layers.layernorm import RmsNorm
 from vllm_mindspore.model_executor.layers.rotary_embedding import rotary_tables
 from vllm_mindspore.model_executor.models.config import DecoderConfig, decoder_config
 
+HEAD = "lm_head.weight"
+
 
 class DecoderLayer(nn.Cell):
     """Attention and feed-forward block, each behind a norm that also adds the residual."""
@@ -138,9 +140,13 @@ class Llama:
     of a model whose embeddings are tied, which some files repeat) read under another name."""
 
     def __init__(self, builder: LayerBuilder, hf_config: Any, max_positions: int) -> None:
+        self._builder = builder
         self.config = decoder_config(hf_config)
         self.decoder = Decoder(builder, self.config, max_positions, self.layer)
         tied = self.config.tied_embeddings
-        name = "model.embed_tokens.weight" if tied else "lm_head.weight"
-        logits = FusedLogits if builder.fused else ChainLogits
-        self.logits = logits(builder, name, self.config)
+        self.head_name = "model.embed_tokens.weight" if tied else HEAD
+
+    def build_logits(self) -> nn.Cell:
+        """The language model head; not built for models that pool."""
+        logits = FusedLogits if self._builder.fused else ChainLogits
+        return logits(self._builder, self.head_name, self.config)

@@ -20,18 +20,23 @@ ARCHITECTURES: dict[str, str] = {
 }
 """Hugging Face architecture name -> "module:Class" of the model that runs it."""
 
+POOLING_SUFFIXES = ("ForSequenceClassification", "Model")
+"""Ends of names of models that pool with the decoder of a `ForCausalLM`."""
+
 
 def supported_architectures() -> list[str]:
     """The architecture names, sorted."""
     return sorted(ARCHITECTURES)
 
 
-def resolve(architectures: list[str]) -> type[Any]:
+def resolve(architectures: list[str], *, pools: bool = False) -> type[Any]:
     """The model class for the first supported name in a config.json's `architectures`.
 
+    `pools`: the decoder of a model that pools serves, whatever head its name promises.
     Raises ValueError that names what was found and what is supported.
     """
-    for name in architectures:
+    for found in architectures:
+        name = _decoder_of(found) if pools else found
         if name in ARCHITECTURES:
             module, _, class_name = ARCHITECTURES[name].partition(":")
             loaded: type[Any] = getattr(importlib.import_module(module), class_name)
@@ -40,3 +45,10 @@ def resolve(architectures: list[str]) -> type[Any]:
         f"model architectures {architectures} are not supported by the Native backend; "
         f"supported: {', '.join(supported_architectures())}"
     )
+
+
+def _decoder_of(architecture: str) -> str:
+    for suffix in POOLING_SUFFIXES:
+        if architecture.endswith(suffix):
+            return architecture.removesuffix(suffix) + "ForCausalLM"
+    return architecture
