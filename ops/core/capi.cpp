@@ -64,6 +64,13 @@ int vmo_core_lm_head(const vmo_tensor* hidden, const vmo_tensor* rows, const vmo
   return call("lm_head", body, {needed(hidden), needed(rows), needed(weight), needed(y)});
 }
 
+int vmo_core_lora(const vmo_tensor* y, const vmo_tensor* x, const vmo_tensor* slots, const vmo_tensor* a, int parts,
+                  const vmo_tensor* b, const vmo_tensor* out) {
+  const auto body = [&] { return vmo::lora("lora", *y, *x, *slots, *a, parts, b, *out); };
+  const int given = parts < 1 || parts > vmo::kMaxWeights ? 0 : parts;
+  return call("lora", body, {needed(y), needed(x), needed(slots), needed(a), Views{b, given}, needed(out)});
+}
+
 int vmo_core_gather(const vmo_tensor* params, const vmo_tensor* indices, int64_t axis, int64_t batch_dims,
                     const vmo_tensor* y) {
   const auto body = [&] { return vmo::gather("gather", *params, *indices, axis, batch_dims, *y); };

@@ -28,6 +28,7 @@ using vmo::Tile;
 
 #include "kernels/dot.inl"
 
+#include "kernels/accumulate.inl"
 #include "kernels/activation.inl"
 #include "kernels/attention.inl"
 #include "kernels/matmul.inl"

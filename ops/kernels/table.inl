@@ -12,6 +12,7 @@ ElementKernels element_kernels() {
   kernels.norm = norm<T>;
   kernels.rotary = rotary<T>;
   kernels.activation = activation<T>;
+  kernels.accumulate = accumulate<T>;
   kernels.attention_scratch = attention_scratch;
   kernels.attention = attention<T>;
   kernels.peak = peak<T>;

@@ -40,6 +40,16 @@ Status run_gate_up_swiglu(const Arguments& args) {
   return gate_up_swiglu(args.op(), in[0], in[1], in[2], y);
 }
 
+// y [T, sum of N], x [T, K], slots int32 [T], a [S, kParts * R, K], then kParts times b [S, N, R] -> out [T, sum of N]
+template <int kParts>
+Status run_lora(const Arguments& args) {
+  constexpr int kFirstB = 4;
+  TensorView in[kFirstB + kParts], out;
+  VMO_TRY(inputs(args, kFirstB + kParts, in));
+  VMO_TRY(args.output(1, &out));
+  return lora(args.op(), in[0], in[1], in[2], in[3], kParts, in + kFirstB, out);
+}
+
 // hidden [T, K], rows int32 [R], weight [V, K] -> y float32 [R, V]
 Status run_lm_head(const Arguments& args) {
   TensorView in[3], y;
@@ -90,6 +100,9 @@ VMO_DEFINE_KERNEL(vmo_linear_bias_1, (vmo::plugin::run_linear<1, true>), nullptr
 VMO_DEFINE_KERNEL(vmo_linear_bias_2, (vmo::plugin::run_linear<2, true>), nullptr)
 VMO_DEFINE_KERNEL(vmo_linear_bias_3, (vmo::plugin::run_linear<3, true>), nullptr)
 VMO_DEFINE_KERNEL(vmo_gate_up_swiglu, vmo::plugin::run_gate_up_swiglu, nullptr)
+VMO_DEFINE_KERNEL(vmo_lora_1, vmo::plugin::run_lora<1>, nullptr)
+VMO_DEFINE_KERNEL(vmo_lora_2, vmo::plugin::run_lora<2>, nullptr)
+VMO_DEFINE_KERNEL(vmo_lora_3, vmo::plugin::run_lora<3>, nullptr)
 VMO_DEFINE_KERNEL(vmo_lm_head, vmo::plugin::run_lm_head, nullptr)
 VMO_DEFINE_KERNEL(vmo_reshape_and_cache, vmo::plugin::run_reshape_and_cache, nullptr)
 VMO_DEFINE_KERNEL(vmo_paged_attention, vmo::plugin::run_paged_attention, nullptr)

@@ -61,6 +61,11 @@ Shape linear_shape(const int* ndims, int64_t** shapes, int weights) {
   VMO_API Shape name##InferShape(VMO_SHAPE_PARAMETERS) { return linear_shape(ndims, shapes, weights); } \
   VMO_API mindspore::TypeId name##InferType(VMO_TYPE_PARAMETERS) { return types[0]; }
 
+// Inference of a kernel whose output is like its first tensor.
+#define VMO_INFER_LIKE_FIRST(name)                                                                       \
+  VMO_API Shape name##InferShape(VMO_SHAPE_PARAMETERS) { return copy_shape(ndims[0], shapes[0]); } \
+  VMO_API mindspore::TypeId name##InferType(VMO_TYPE_PARAMETERS) { return types[0]; }
+
 // Returning std::vector from extern "C" functions is what MindSpore's interface asks for.
 #if defined(__clang__)
 #pragma clang diagnostic ignored "-Wreturn-type-c-linkage"
@@ -83,10 +88,10 @@ VMO_API mindspore::TypeId vmo_lm_headInferType(Types, mindspore::AotExtra*) { re
 VMO_API Shape vmo_reshape_and_cacheInferShape(int*, int64_t**, mindspore::AotExtra*) { return {1}; }
 VMO_API mindspore::TypeId vmo_reshape_and_cacheInferType(Types, mindspore::AotExtra*) { return kInt32; }
 
-VMO_API Shape vmo_paged_attentionInferShape(VMO_SHAPE_PARAMETERS) {
-  return copy_shape(ndims[0], shapes[0]);
-}
-VMO_API mindspore::TypeId vmo_paged_attentionInferType(VMO_TYPE_PARAMETERS) { return types[0]; }
+VMO_INFER_LIKE_FIRST(vmo_paged_attention)
+VMO_INFER_LIKE_FIRST(vmo_lora_1)
+VMO_INFER_LIKE_FIRST(vmo_lora_2)
+VMO_INFER_LIKE_FIRST(vmo_lora_3)
 
 // qkv [T, (H + 2 KH) * D], key_cache [NB, BS, KH, D] -> [T, H * D]
 VMO_API Shape vmo_attention_blockInferShape(VMO_SHAPE_PARAMETERS) {

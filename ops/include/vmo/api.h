@@ -40,6 +40,8 @@ VMO_API int vmo_core_gate_up_swiglu(const vmo_tensor* x, const vmo_tensor* gate,
                                     const vmo_tensor* y);
 VMO_API int vmo_core_lm_head(const vmo_tensor* hidden, const vmo_tensor* rows, const vmo_tensor* weight,
                              const vmo_tensor* y);
+VMO_API int vmo_core_lora(const vmo_tensor* y, const vmo_tensor* x, const vmo_tensor* slots, const vmo_tensor* a,
+                          int parts, const vmo_tensor* b, const vmo_tensor* out);
 VMO_API int vmo_core_gather(const vmo_tensor* params, const vmo_tensor* indices, int64_t axis, int64_t batch_dims,
                             const vmo_tensor* y);
 VMO_API int vmo_core_rms_norm(const vmo_tensor* x, const vmo_tensor* gamma, double epsilon, const vmo_tensor* y,

@@ -142,6 +142,8 @@ struct ElementKernels {
   void (*norm)(const NormArgs& args, int64_t row0, int64_t row1);
   void (*rotary)(const RotaryArgs& args, int64_t token0, int64_t token1);
   void (*activation)(const ActivationArgs& args, int64_t row0, int64_t row1);
+  // row[i] = round(row[i] + terms[i])
+  void (*accumulate)(const float* terms, int64_t count, char* row);
   size_t (*attention_scratch)(const AttentionArgs& args);
   void (*attention)(const AttentionArgs& args, const AttentionTask& task, void* scratch);
   // Multiply-adds in registers only; returns the floating-point operations done (for the benchmark's peak).
