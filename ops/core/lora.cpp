@@ -26,19 +26,19 @@ Status check_adapters(const char* op, const TensorView& x, const TensorView& a, 
   *out = Adapters{a.shape[0], a.shape[1] / parts, x.shape[1], 0};
   for (int i = 0; i < parts; ++i) {
     VMO_TRY(require_dtype(op, "b", b[i], x.dtype));
-    VMO_TRY(require_shape(op, "b", b[i], {out->count, kAny, out->rank}));
-    out->outputs += b[i].shape[1];
+    VMO_TRY(require_shape(op, "b", b[i], {kAny, out->count, out->rank}));
+    out->outputs += b[i].shape[0];
   }
   return kOk;
 }
 
-// Entry `i` of the first axis.
-TensorView entry(const TensorView& view, int64_t i) {
+// Entry `i` of `axis`, without that axis.
+TensorView entry(const TensorView& view, int axis, int64_t i) {
   TensorView part = view;
-  part.data = static_cast<char*>(view.data) + i * view.strides[0] * static_cast<int64_t>(size_of(view.dtype));
+  part.data = static_cast<char*>(view.data) + i * view.strides[axis] * static_cast<int64_t>(size_of(view.dtype));
   --part.ndim;
-  std::copy(view.shape + 1, view.shape + view.ndim, part.shape);
-  std::copy(view.strides + 1, view.strides + view.ndim, part.strides);
+  std::copy(view.shape + axis + 1, view.shape + view.ndim, part.shape + axis);
+  std::copy(view.strides + axis + 1, view.strides + view.ndim, part.strides + axis);
   return part;
 }
 
@@ -96,13 +96,13 @@ Status add_adapter(const char* op, const ElementKernels& kernels, const TensorVi
                    const TensorView& a, int parts, const TensorView* b, int64_t slot, const TensorView& out) {
   const TensorView picked = matrix(ScratchSlot::kGather, x.dtype, rows.shape[0], x.shape[1]);
   VMO_TRY(gather(op, x, rows, 0, 0, picked));
-  const TensorView down = entry(a, slot);
+  const TensorView down = entry(a, 0, slot);
   const TensorView inner = matrix(ScratchSlot::kQuery, x.dtype, rows.shape[0], down.shape[0]);
   VMO_TRY(linear(op, picked, 1, &down, nullptr, inner));
   const int64_t rank = down.shape[0] / parts;
   int64_t first = 0;
   for (int i = 0; i < parts; ++i) {
-    const TensorView up = entry(b[i], slot);
+    const TensorView up = entry(b[i], 1, slot);
     const TensorView delta = matrix(ScratchSlot::kTile, DType::kFloat32, rows.shape[0], up.shape[0]);
     VMO_TRY(linear(op, columns(inner, i * rank, rank), 1, &up, nullptr, delta));
     add_rows(kernels, rows, delta, first, out);

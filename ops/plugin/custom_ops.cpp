@@ -40,7 +40,7 @@ Status run_gate_up_swiglu(const Arguments& args) {
   return gate_up_swiglu(args.op(), in[0], in[1], in[2], y);
 }
 
-// y [T, sum of N], x [T, K], slots int32 [T], a [S, kParts * R, K], then kParts times b [S, N, R] -> out [T, sum of N]
+// y [T, sum of N], x [T, K], slots int32 [T], a [S, kParts * R, K], then kParts times b [N, S, R] -> out [T, sum of N]
 template <int kParts>
 Status run_lora(const Arguments& args) {
   constexpr int kFirstB = 4;

@@ -24,7 +24,7 @@ def operands(
     slots = tensor(rng.integers(-1, adapters, tokens), "int32")
     parts = len(outputs)
     a = tensor(rng.standard_normal((adapters, parts * rank, inner)) / np.sqrt(inner), dtype)
-    b = [tensor(rng.standard_normal((adapters, n, rank)) / np.sqrt(rank), dtype) for n in outputs]
+    b = [tensor(rng.standard_normal((n, adapters, rank)) / np.sqrt(rank), dtype) for n in outputs]
     return y, x, slots, a, b
 
 
@@ -42,7 +42,7 @@ def expected(y: Tensor, x: Tensor, slots: Tensor, a: Tensor, b: list[Tensor]) ->
         if slot < 0:
             continue
         inner = tensor(a.wide()[slot] @ x.wide()[row], x.dtype).wide()
-        delta = [p.wide()[slot] @ inner[i * rank : (i + 1) * rank] for i, p in enumerate(b)]
+        delta = [p.wide()[:, slot] @ inner[i * rank : (i + 1) * rank] for i, p in enumerate(b)]
         result[row] += np.concatenate(delta)
     return result
 
@@ -94,7 +94,7 @@ def test_refusals(library: Native, rng: np.random.Generator) -> None:
     with pytest.raises(NativeError, match=r"slots\[2\] is 3; expected less than the 3"):
         run(library, y, x, tensor([0, 1, 3, 0], "int32"), a, b)
     with pytest.raises(NativeError, match=r"argument y has shape \[4, 12\]; expected \[4, 6\]"):
-        library.call("lora", y, x, slots, a, 1, [tensor(np.zeros((3, 6, 4)), "float32")], y)
+        library.call("lora", y, x, slots, a, 1, [tensor(np.zeros((6, 3, 4)), "float32")], y)
     with pytest.raises(NativeError, match="that 2 parts share"):
         run(library, y, x, slots, tensor(np.zeros((3, 5, 8)), "float32"), b)
     with pytest.raises(NativeError, match="expected 1 to 3"):

@@ -31,7 +31,7 @@ Status lm_head(const char* op, const TensorView& hidden, const TensorView& rows,
                const TensorView& y);
 
 // out[T, sum of N_i] = y + per row t the product of x[t, K] with adapter slots[t]: inner = x . a[slot, parts * R, K]^T,
-// rounded to the dtype, then part i of out gets inner[i * R : (i + 1) * R] . b_i[slot, N_i, R]^T, added in float32 and
+// rounded to the dtype, then part i of out gets inner[i * R : (i + 1) * R] . b_i[N_i, slot, R]^T, added in float32 and
 // rounded once. A negative slot leaves the row as it is. slots int32 or int64 [T]; 1 to 3 parts.
 Status lora(const char* op, const TensorView& y, const TensorView& x, const TensorView& slots, const TensorView& a,
             int parts, const TensorView* b, const TensorView& out);
