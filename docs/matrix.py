@@ -184,6 +184,25 @@ FEATURES = (
         ),
     ),
     Tested(
+        "Speculative decoding by prompt lookup (`ngram`)",
+        "the same tokens and log probabilities in fewer steps, greedy and with seeds",
+        (
+            "tests/e2e/test_speculative_decoding.py::test_same_tokens_and_logprobs",
+            "tests/e2e/test_speculative_decoding.py::test_accepted_drafts_save_steps",
+        ),
+    ),
+    Tested(
+        "Pooling (`--runner pooling`): embeddings, classification, scores",
+        "equal to those of transformers",
+        (
+            "tests/e2e/test_pooling.py::test_embeddings",
+            "tests/e2e/test_pooling.py::test_every_token",
+            "tests/e2e/test_pooling.py::test_classification",
+            "tests/e2e/test_pooling.py::test_scores_by_two_words",
+            "tests/e2e/test_pooling.py::test_scores_of_embeddings",
+        ),
+    ),
+    Tested(
         "`--gpu-memory-utilization`, `--kv-cache-memory-bytes`",
         "the cache has that size ([meaning on CPU](architecture.md#memory))",
         (
@@ -228,9 +247,10 @@ REFUSED = (
     ),
     Refused("Ray and external executors", "`uni` or `mp`", "config_checks:_executor"),
     Refused("LoRA", "merge the adapter first", "config_checks:_lora"),
-    Refused("Speculative decoding", "drop the option", "config_checks:_speculative_decoding"),
-    Refused("Pooling models", "`--runner generate`", "config_checks:_pooling"),
-    Refused("Pooling and multimodal requests", "text or token ids", "config_checks:check_request"),
+    Refused(
+        "Speculative decoding with a draft model", "`ngram`", "config_checks:_speculative_decoding"
+    ),
+    Refused("Multimodal requests", "text or token ids", "config_checks:check_request"),
     Refused("Prompt embeddings", "text or token ids", "config_checks:_prompt_embeds"),
     Refused(
         "Quantized checkpoints", "the original checkpoint", "config_checks:refuse_quantization"

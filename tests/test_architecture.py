@@ -257,6 +257,7 @@ TESTED_ELSEWHERE = {
     "evaluation.errors": "evaluation/test_eval_command.py",  # one exception
     "model_executor.backends.base": "model_executor/backends/test_native.py",  # protocols
     "model_executor.layers.attention_config": "model_executor/layers/test_attention.py",
+    "worker.pooling": "e2e/test_pooling.py",  # vLLM's poolers on real hidden states
     "model_executor.layers.build": "model_executor/layers/test_linear.py",  # one dataclass
     # They stand between a hostile file and the process.
     "model_executor.model_loader.checkpoint_files": "hostile/test_folders.py",

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from vllm import PoolingParams, SamplingParams
-from vllm.config import CompilationMode, CUDAGraphMode, KVTransferConfig, PoolerConfig, VllmConfig
+from vllm import SamplingParams
+from vllm.config import CompilationMode, CUDAGraphMode, KVTransferConfig, VllmConfig
 from vllm.engine.arg_utils import EngineArgs
 
 from vllm_mindspore import config_checks
@@ -24,6 +24,11 @@ def configure(model: Path, **arguments: Any) -> VllmConfig:
 
 NOT_SUPPORTED = r"is not supported by vllm-mindspore: .+\. .+"
 NGRAM = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 3}
+NGRAM_GPU = NGRAM | {"method": "ngram_gpu"}
+SYNTHETIC = NGRAM | {
+    "rejection_sample_method": "synthetic",
+    "synthetic_acceptance_rates": [0.5, 0.2],
+}
 CONNECTOR = KVTransferConfig(kv_connector="ExampleConnector", kv_role="kv_both")
 WINDOW = {"use_sliding_window": True, "sliding_window": 4096}
 
@@ -37,8 +42,8 @@ WINDOW = {"use_sliding_window": True, "sliding_window": 4096}
         ({"prefill_context_parallel_size": 2}, "prefill_context_parallel_size=2"),
         ({"distributed_executor_backend": "external_launcher"}, "='external_launcher'"),
         ({"enable_lora": True}, "LoRA"),
-        ({"speculative_config": NGRAM}, "Speculative decoding"),
-        ({"runner": "pooling"}, "runner='pooling'"),
+        ({"speculative_config": NGRAM_GPU}, "method='ngram_gpu'"),
+        ({"speculative_config": SYNTHETIC}, "rejection_sample_method='synthetic'"),
         ({"kv_transfer_config": CONNECTOR}, "A KV connector"),
         ({"kv_offloading_size": 1.0}, "KV cache offloading"),
         ({"weight_transfer_config": {"backend": "nccl"}}, "Weight transfer"),
@@ -89,7 +94,6 @@ UNUSED: dict[str, dict[str, Any]] = {
     "observability_config.enable_layerwise_nvtx_tracing": {"enable_layerwise_nvtx_tracing": True},
     "profiler_config.profiler": {"profiler_config": {"profiler": "cuda"}},
     "additional_config": {"additional_config": {"graph": True}},
-    "model_config.pooler_config": {"pooler_config": PoolerConfig(seq_pooling_type="MEAN")},
     "compilation_config.mode": {"compilation_config": {"mode": CompilationMode.VLLM_COMPILE}},
     "compilation_config.cudagraph_mode": {
         "compilation_config": {"cudagraph_mode": CUDAGraphMode.FULL}
@@ -223,11 +227,6 @@ def test_auto_keeps_the_dtype_of_the_checkpoint(
     described = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**described, "dtype": dtype}))
     assert configure(folder).model_config.dtype == getattr(torch, dtype)
-
-
-def test_pooling_request_is_refused() -> None:
-    with pytest.raises(ValueError, match=f"pooling request {NOT_SUPPORTED}"):
-        config_checks.check_request({"type": "token", "prompt_token_ids": [1]}, PoolingParams())
 
 
 def test_embedding_prompt_is_refused() -> None:

@@ -55,7 +55,7 @@ VLLM = {  # its front end, scheduler, executor or sampler, or its own resolution
 }
 HERE = {  # this package; `parallel_config.disable_custom_all_reduce` and the bar are off anyway
     "model_config": "model dtype seed enforce_eager logprobs_mode use_fp64_gumbel"
-    " logits_processors",
+    " logits_processors pooler_config",
     "cache_config": "block_size gpu_memory_utilization kv_cache_memory_bytes",
     "parallel_config": "disable_custom_all_reduce",
     "load_config": "download_dir ignore_patterns use_tqdm_on_load",

@@ -101,7 +101,7 @@ UNUSED = (
         *("quantization_config", "allow_deprecated_quantization"),
         *("return_sampling_mask", "enable_trace_replay"),
         *("enable_sleep_mode", "sleep_preserve_parameter_names", "sleep_mode_offload_cudagraph"),
-        *("enable_nccl_comm_suspend", "enable_cumem_allocator", "pooler_config"),
+        *("enable_nccl_comm_suspend", "enable_cumem_allocator"),
     ),
     Unused("model_config.sleep_mode_backend", "Leave it alone: there is no sleep mode."),
     Unused("model_config.model_class_overrides", "Drop it: models are those of this package."),

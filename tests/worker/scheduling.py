@@ -49,6 +49,7 @@ def step(
     *requests: NewRequestData | Known,
     counts: dict[str, int] | None = None,
     finished: tuple[str, ...] = (),
+    drafts: dict[str, list[int]] | None = None,
     **fields: Any,
 ) -> SchedulerOutput:
     """One step of these requests. New ones have all their tokens scheduled unless `counts`
@@ -70,7 +71,7 @@ def step(
         ),
         num_scheduled_tokens=scheduled,
         total_num_scheduled_tokens=sum(scheduled.values()),
-        scheduled_spec_decode_tokens={},
+        scheduled_spec_decode_tokens=drafts or {},
         scheduled_encoder_inputs={},
         finished_req_ids=set(finished),
         free_encoder_mm_hashes=[],

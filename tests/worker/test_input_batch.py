@@ -25,6 +25,7 @@ def _random_batch(
 def test_step_inputs_follow_each_token(block_size: int) -> None:
     tokens, blocks, computed, scheduled = _random_batch(np.random.default_rng(0), block_size)
     step = build_step_inputs(tokens, blocks, computed, scheduled, block_size)
+    last = step.last_rows(np.ones(len(computed), np.int64))
     row = 0
     for request, (start, count) in enumerate(zip(computed, scheduled, strict=True)):
         assert step.query_starts[request] == row
@@ -34,7 +35,7 @@ def test_step_inputs_follow_each_token(block_size: int) -> None:
             slot = blocks[request, position // block_size] * block_size + position % block_size
             assert step.slot_mapping[row] == slot
             row += 1
-        assert step.last_rows[request] == row - 1
+        assert last[request] == row - 1
         assert step.context_lens[request] == start + count
         used = -(-int(start + count) // block_size)
         np.testing.assert_array_equal(step.block_tables[request, :used], blocks[request, :used])
@@ -61,3 +62,8 @@ def test_dummy_step_is_consistent(tokens: int, requests: int) -> None:
     assert len(step.token_ids) == len(step.positions) == step.query_lens.sum() == tokens
     assert step.block_tables.shape[1] * 16 >= step.context_lens.max()
     assert step.slot_mapping.max() < 16
+
+
+def test_last_rows_are_those_before_the_next_request() -> None:
+    step = dummy_step_inputs(num_tokens=10, num_requests=3, block_size=16)  # 3, 3 and 4 tokens
+    assert step.last_rows(np.array([1, 3, 2])).tolist() == [2, 3, 4, 5, 8, 9]

@@ -50,7 +50,7 @@ def blocks(requests: Requests, req_id: str) -> list[int]:
 def sample(requests: Requests, **sampled: int) -> None:
     """Appends a sampled token to each named request."""
     for req_id, token in sampled.items():
-        requests.append(requests.batch.req_id_to_index[req_id], [token])
+        requests.append(requests.batch.req_id_to_index[req_id], token)
 
 
 def test_new_requests_get_rows_in_order(requests: Requests) -> None:
@@ -280,7 +280,8 @@ class Served:
         for row in self.requests.unfinished_prompts(contexts):
             result[row] = []
         for row, token_ids in enumerate(result):
-            self.requests.append(row, token_ids)
+            for token_id in token_ids:
+                self.requests.append(row, token_id)
         return ModelRunnerOutput(batch.req_ids.copy(), batch.req_id_to_index.copy(), result)
 
     def check(self, output: SchedulerOutput) -> None:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from vllm import SamplingParams
 from vllm.config import VllmConfig
-from vllm.v1.core.sched.output import GrammarOutput
 from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.sample.sampler import Sampler
 
@@ -36,36 +35,81 @@ def logits(rows: int) -> torch.Tensor:
 
 
 def test_greedy_rows_take_the_largest_logit(requests: Requests) -> None:
-    output = step(new("a", [1], [1]), new("b", [2], [2]))
-    requests.update(output)
+    requests.update(step(new("a", [1], [1]), new("b", [2], [2])))
     scores = logits(2)
-    expected = scores.argmax(-1).tolist()
-    result = sample(Sampler(), requests.batch, scores, NOBODY, output, None)
-    assert result.sampled_token_ids.tolist() == [[token] for token in expected]
-
-
-def test_a_grammar_applies_to_the_rows_it_names(requests: Requests) -> None:
-    output = step(new("a", [1], [1]), new("b", [2], [2]))
-    requests.update(output)
-    scores = logits(2)
-    free = int(scores[0].argmax())
-    words = np.zeros((1, VOCAB // 32), np.int32)
-    words[0, 3] = 1 << 7
-    result = sample(Sampler(), requests.batch, scores, NOBODY, output, GrammarOutput(["b"], words))
-    assert result.sampled_token_ids.tolist() == [[free], [3 * 32 + 7]]
+    expected = [[int(row.argmax())] for row in scores]
+    result = sample(Sampler(), requests, scores, [[], []], NOBODY)
+    assert result.token_ids == expected
+    assert [state.output_token_ids for state in requests.states.values()] == expected
+    assert result.logprobs is None
 
 
 def test_a_discarded_row_keeps_its_random_numbers(requests: Requests) -> None:
     params = SamplingParams(temperature=1, seed=3)
-    output = step(*(new(name, [1], [1], params=params) for name in "abc"))
-    requests.update(output)
+    requests.update(step(*(new(name, [1], [1], params=params) for name in "abc")))
     before = [requests.batch.generators[row].get_state() for row in range(3)]
-    sample(Sampler(), requests.batch, logits(3), np.array([1]), output, None)
+    result = sample(Sampler(), requests, logits(3), [[], [], []], np.array([1]))
     kept = [
         torch.equal(requests.batch.generators[row].get_state(), state)
         for row, state in enumerate(before)
     ]
     assert kept == [False, True, False]
+    assert [len(tokens) for tokens in result.token_ids] == [1, 0, 1]
+    assert requests.states["b"].output_token_ids == []
+
+
+def one_by_one(requests: Requests, req_id: str, scores: torch.Tensor) -> list[int]:
+    """What a request samples from the rows of `scores` in steps of their own."""
+    sampled = []
+    for row in scores:
+        result = sample(Sampler(), requests, row[None].clone(), [[]], NOBODY)
+        sampled += result.token_ids[0]
+        requests.batch.refresh_metadata()
+    assert requests.states[req_id].output_token_ids == sampled
+    return sampled
+
+
+SEEDED = SamplingParams(temperature=1.0, top_k=50, seed=5, repetition_penalty=1.3, min_tokens=3)
+
+
+@pytest.mark.parametrize("right", [0, 1, 2, 3])
+def test_drafts_change_no_token(config: VllmConfig, right: int) -> None:
+    """Row a: `right` right guesses and then a wrong one; row b: no guess, as without drafts."""
+    rows = {"a": logits(4), "b": logits(1)}
+    plain, states = {}, {}
+    for name, scores in rows.items():
+        alone = Requests(config, BLOCK)
+        alone.update(step(new(name, [1, 2], [1], params=SEEDED)))
+        taken = right + 1 if name == "a" else 1
+        plain[name] = one_by_one(alone, name, scores[:taken])
+        states[name] = alone.batch.generators[0].get_state()
+    together = Requests(config, BLOCK)
+    together.update(step(*(new(name, [1, 2], [1], params=SEEDED) for name in rows)))
+    draft = [*plain["a"][:right], VOCAB - 1, -1, -1][:3]
+    scores = torch.cat(list(rows.values()))
+    result = sample(Sampler(), together, scores, [draft, []], NOBODY)
+    assert result.token_ids == [plain["a"], plain["b"]]
+    assert len(result.token_ids[0]) == right + 1
+    for row, name in enumerate(rows):
+        assert torch.equal(together.batch.generators[row].get_state(), states[name])
+        assert together.tokens(row).tolist() == [1, 2, *plain[name]]
+
+
+def test_scores_of_accepted_drafts_follow_their_row(requests: Requests) -> None:
+    params = SamplingParams(temperature=0, logprobs=1)
+    requests.update(step(*(new(name, [1], [1], params=params) for name in "ab")))
+    scores = logits(4)
+    best = scores.argmax(-1).tolist()
+    expected = scores.log_softmax(-1)
+    result = sample(Sampler(), requests, scores, [[best[0], 0], []], NOBODY)
+    assert result.token_ids == [best[:2], best[3:]]
+    assert result.logprobs is not None
+    for row, positions in ((0, [0, 1]), (1, [3])):
+        found = result.logprobs.slice_request(row, len(positions))
+        assert found.logprob_token_ids[:, 0].tolist() == [best[p] for p in positions]
+        np.testing.assert_allclose(
+            found.logprobs[:, 0], [float(expected[p, best[p]]) for p in positions], rtol=1e-5
+        )
 
 
 class Scored:

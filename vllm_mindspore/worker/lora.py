@@ -97,13 +97,17 @@ class LoraAdapters:
             )
         order = list(self._adapters)
         # Empty slots first, then that of the adapter used longest ago.
-        slot = min(free, key=lambda s: order.index(h) if (h := self._in_slot[s]) is not None else -1)
+        slot = min(
+            free, key=lambda s: order.index(h) if (h := self._in_slot[s]) is not None else -1
+        )
         self._slots.write(slot, self._adapters[adapter_id])
         self._in_slot[slot] = adapter_id
 
     def _make_room(self) -> None:
         while len(self._adapters) >= self._capacity:
-            movable = [adapter_id for adapter_id in self._adapters if adapter_id not in self._pinned]
+            movable = [
+                adapter_id for adapter_id in self._adapters if adapter_id not in self._pinned
+            ]
             if not movable:
                 raise ValueError(
                     f"all {self._capacity} LoRA adapters of --max-cpu-loras are pinned; remove one"

@@ -50,7 +50,9 @@ class LoraSlots:
         self._fused = fused
         self._rooms: dict[str, _Room] = {}
 
-    def attach(self, names: Sequence[str], in_features: int, out_features: Sequence[int]) -> nn.Cell:
+    def attach(
+        self, names: Sequence[str], in_features: int, out_features: Sequence[int]
+    ) -> nn.Cell:
         """A cell that adds the adapters of one to three projections `names` of the same input."""
         a = torch.zeros(self.count, len(names), self.rank, in_features, dtype=self._dtype)
         b = [torch.zeros(n, self.count, self.rank, dtype=self._dtype) for n in out_features]
