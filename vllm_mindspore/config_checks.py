@@ -6,6 +6,7 @@ Every message names what was asked, why it is refused and what to do instead.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -21,6 +22,7 @@ from vllm_mindspore.unused_options import (
     UNUSED_VARIABLES,
     WORKER,
     Unused,
+    default_of,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ MODEL_IMPLEMENTATIONS = ("auto", "vllm")
 EXECUTORS = (None, "uni", "mp")
 # Written next to quantized weights by the Ascend quantization tools.
 _QUANTIZATION_DESCRIPTIONS = "*quant*description*.json"
+
+# What the worker reads of LoRAConfig; other fields are refused unless at their default.
+_LORA_OPTIONS = ("max_lora_rank", "max_loras", "max_cpu_loras", "lora_dtype")
 
 Check = Callable[["VllmConfig"], None]
 
@@ -126,8 +131,22 @@ def _executor(vllm_config: VllmConfig) -> None:
 
 
 def _lora(vllm_config: VllmConfig) -> None:
-    if vllm_config.lora_config is not None:
-        _refuse("LoRA", "adapters are not applied", "Drop --enable-lora; merge the adapter first.")
+    config = vllm_config.lora_config
+    if config is None:
+        return
+    if config.lora_dtype != vllm_config.model_config.dtype:
+        _refuse(
+            f"lora_dtype={config.lora_dtype}",
+            f"adapters have the dtype of the model ({vllm_config.model_config.dtype})",
+            "Drop --lora-dtype.",
+        )
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name not in _LORA_OPTIONS and value != default_of(field):
+            option = f"--{field.name.replace('_', '-')}"
+            _refuse(
+                f"lora_config.{field.name}={value!r}", "nothing here reads it", f"Drop {option}."
+            )
 
 
 def _speculative_decoding(vllm_config: VllmConfig) -> None:

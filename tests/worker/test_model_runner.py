@@ -53,7 +53,7 @@ class ArithmeticBackend:
         """Keeps the caches, as torch tensors over the same memory."""
         self.caches = [to_torch(cache) for cache in [*key_caches, *value_caches]]
 
-    def forward(self, inputs: StepInputs) -> Any:
+    def forward(self, inputs: StepInputs, adapters: np.ndarray | None = None) -> Any:
         """Records the step, and of each block in the first cache the first value."""
         self.steps.append(inputs)
         self.marks.append(self.caches[0][:, 0, 0, 0].tolist())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which LoRA adapters are in memory, and which slot of the model each of a batch's requests uses."""
+"""Which LoRA adapters are in memory, and which slot of the model each request of a batch uses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from vllm.logger import init_logger
 from vllm.lora.request import LoRARequest
 from vllm.lora.utils import get_adapter_absolute_path
 
-from vllm_mindspore.model_executor.layers.lora import AdapterMatrices, LoraSlots
+from vllm_mindspore.model_executor.model_loader.adapter_slots import (
+    AdapterMatrices,
+    AdapterSlots,
+)
 from vllm_mindspore.model_executor.model_loader.peft import load_adapter
 
 logger = init_logger("vllm.vllm_mindspore.lora")
@@ -28,7 +31,7 @@ class LoraAdapters:
     When there is no room for another, the one that was used longest ago and is not pinned goes.
     """
 
-    def __init__(self, config: LoRAConfig, slots: LoraSlots, dtype: torch.dtype) -> None:
+    def __init__(self, config: LoRAConfig, slots: AdapterSlots, dtype: torch.dtype) -> None:
         self._config = config
         self._slots = slots
         self._dtype = dtype
@@ -79,27 +82,26 @@ class LoraAdapters:
     def activate(self, requests: Sequence[LoRARequest | None]) -> np.ndarray:
         """int32 [B]: the slot of each request's adapter, read and placed if need be; -1: none."""
         wanted = {request.lora_int_id: request for request in requests if request is not None}
-        for request in wanted.values():
+        # Those that are there first, so that reading the others does not displace them.
+        for request in sorted(wanted.values(), key=lambda r: r.lora_int_id not in self._adapters):
             self.add(request)
         for adapter_id in wanted.keys() - set(self._in_slot):
-            self._place(adapter_id, keep=wanted.keys())
+            self._place(adapter_id, keep=set(wanted))
         slots = [
             _NO_SLOT if request is None else self._in_slot.index(request.lora_int_id)
             for request in requests
         ]
         return np.array(slots, dtype=np.int32)
 
-    def _place(self, adapter_id: int, keep: Mapping[int, LoRARequest] | set[int]) -> None:
+    def _place(self, adapter_id: int, keep: set[int]) -> None:
+        """Into an empty slot, or that of the adapter used longest ago."""
+        order = [None, *self._adapters]
         free = [slot for slot, held in enumerate(self._in_slot) if held not in keep]
         if not free:
             raise RuntimeError(
                 f"a batch needs more than the {self._slots.count} LoRA adapters of --max-loras"
             )
-        order = list(self._adapters)
-        # Empty slots first, then that of the adapter used longest ago.
-        slot = min(
-            free, key=lambda s: order.index(h) if (h := self._in_slot[s]) is not None else -1
-        )
+        slot = min(free, key=lambda slot: order.index(self._in_slot[slot]))
         self._slots.write(slot, self._adapters[adapter_id])
         self._in_slot[slot] = adapter_id
 

@@ -19,6 +19,7 @@ from vllm.v1.structured_output.utils import apply_grammar_bitmask
 from vllm_mindspore.model_executor.backends.base import Backend
 from vllm_mindspore.worker.input_batch import StepInputs, build_step_inputs
 from vllm_mindspore.worker.kv_cache import KVCache
+from vllm_mindspore.worker.lora import LoraAdapters
 from vllm_mindspore.worker.pooling import Pooling
 from vllm_mindspore.worker.requests import Requests
 from vllm_mindspore.worker.sampler import PromptLogprobs, Sampled, sample
@@ -55,6 +56,11 @@ class MindSporeModelRunner:
         self._proposed: DraftTokenIds | None = None
         pools = config.model_config.runner_type == "pooling"
         self._pooling = Pooling(config, backend.classifier) if pools else None
+        self.adapters: LoraAdapters | None = None
+        if config.lora_config is not None:
+            assert backend.adapters is not None
+            dtype = config.model_config.dtype
+            self.adapters = LoraAdapters(config.lora_config, backend.adapters, dtype)
         self.model = TorchModules()
 
     def tasks(self) -> tuple[str, ...]:
@@ -78,7 +84,7 @@ class MindSporeModelRunner:
         if scheduled.total_num_scheduled_tokens == 0:
             return EMPTY_MODEL_RUNNER_OUTPUT
         inputs = self._step_inputs(scheduled)
-        hidden = self._backend.forward(inputs)
+        hidden = self._backend.forward(inputs, self._adapter_slots(inputs))
         if self._pooling:
             states = self._backend.hidden_states(hidden)
             return self._pooling.pool(
@@ -131,6 +137,13 @@ class MindSporeModelRunner:
         ]
         self._proposed = DraftTokenIds(self._requests.batch.req_ids.copy(), drafts)
 
+    def _adapter_slots(self, inputs: StepInputs) -> np.ndarray | None:
+        """int32 [T], with the adapters of this step read and in place."""
+        if self.adapters is None:
+            return None
+        slots = self.adapters.activate(self._requests.adapters())
+        return np.repeat(slots, inputs.query_lens)
+
     def _step_inputs(self, scheduled: SchedulerOutput) -> StepInputs:
         batch = self._requests.batch
         count = batch.num_reqs
@@ -157,8 +170,9 @@ def _nans_in_logits(
     """
     if not vllm_envs.VLLM_COMPUTE_NANS_IN_LOGITS:
         return None
-    parts = logits.isnan().sum(dim=-1).split([1 + len(draft) for draft in drafts])
-    nans = {name: int(part.sum()) for name, part in zip(req_ids, parts, strict=True)}
+    starts = np.cumsum([0, *(1 + len(draft) for draft in drafts[:-1])])
+    counts = np.add.reduceat(logits.isnan().sum(dim=-1).numpy(), starts)
+    nans = dict(zip(req_ids, counts.tolist(), strict=True))
     if vllm_envs.VLLM_RAISE_ON_LOGIT_NANS and any(nans.values()):
         found = ", ".join(f"{count} of request {name}" for name, count in nans.items() if count)
         raise RuntimeError(

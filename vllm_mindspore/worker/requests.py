@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from vllm.config import VllmConfig
+from vllm.lora.request import LoRARequest
 from vllm.sampling_params import SamplingParams, SamplingType
 from vllm.v1.core.sched.output import CachedRequestData, NewRequestData, SchedulerOutput
 from vllm.v1.sample.logits_processor import build_logitsprocs
@@ -47,6 +48,10 @@ class Requests:
         """Rows whose prompt goes on after this step: what is sampled for them is discarded."""
         known = np.array([self.states[req_id].num_tokens for req_id in self.batch.req_ids])
         return np.nonzero(context_lens < known)[0]
+
+    def adapters(self) -> list[LoRARequest | None]:
+        """The LoRA adapter of each batch row."""
+        return [self.states[req_id].lora_request for req_id in self.batch.req_ids]
 
     def drafts(self, output: SchedulerOutput) -> list[list[int]]:
         """The draft tokens of each batch row in this step; -1 is a place without a guess."""
@@ -96,6 +101,7 @@ class Requests:
             mm_features=data.mm_features,
             sampling_params=data.sampling_params,
             pooling_params=data.pooling_params,
+            lora_request=data.lora_request,
             generator=known.generator if known else _generator(data.sampling_params),
             block_ids=data.block_ids,
             num_computed_tokens=data.num_computed_tokens,

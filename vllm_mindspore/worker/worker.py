@@ -14,6 +14,7 @@ from vllm.distributed.parallel_state import (
     set_custom_all_reduce,
 )
 from vllm.logger import init_logger
+from vllm.lora.request import LoRARequest
 from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheSpec
@@ -28,6 +29,7 @@ from vllm_mindspore.model_executor.backends.native import NativeBackend
 from vllm_mindspore.worker import kv_cache
 from vllm_mindspore.worker.input_batch import dummy_step_inputs
 from vllm_mindspore.worker.kv_cache import KVCache, MemoryBudget
+from vllm_mindspore.worker.lora import LoraAdapters
 from vllm_mindspore.worker.model_runner import MindSporeModelRunner, TorchModules
 
 logger = init_logger("vllm.vllm_mindspore.worker")
@@ -133,6 +135,27 @@ class MindSporeWorker(WorkerBase):
         """Text generation, or what the model's pooler does."""
         return self.model_runner.tasks()
 
+    def add_lora(self, lora_request: LoRARequest) -> bool:
+        """Reads an adapter; whether it is new. ValueError for one that does not fit."""
+        return self._adapters().add(lora_request)
+
+    def remove_lora(self, lora_id: int) -> bool:
+        """Forgets an adapter; whether it was there."""
+        return self._adapters().remove(lora_id)
+
+    def pin_lora(self, lora_id: int) -> bool:
+        """Keeps an adapter in memory."""
+        return self._adapters().pin(lora_id)
+
+    def list_loras(self) -> set[int]:
+        """Ids of the adapters in memory."""
+        return self._adapters().ids()
+
+    def _adapters(self) -> LoraAdapters:
+        if self.model_runner.adapters is None:
+            raise RuntimeError("LoRA is off: start with --enable-lora")
+        return self.model_runner.adapters
+
     def get_model(self) -> TorchModules:
         """vLLM inspects torch modules; there are none."""
         return self.model_runner.model
@@ -195,7 +218,8 @@ class MindSporeWorker(WorkerBase):
 
     def _dummy_step(self, tokens: int, requests: int, rows: int) -> None:
         inputs = dummy_step_inputs(tokens, requests, self.cache_config.block_size)
-        hidden = self._backend.forward(inputs)
+        adapters = None if self.lora_config is None else np.full(tokens, -1, np.int32)
+        hidden = self._backend.forward(inputs, adapters)
         if self._pools:
             self._backend.hidden_states(hidden)
         else:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from vllm_mindspore.model_executor.model_loader.adapter_slots import AdapterSlots
+
 if TYPE_CHECKING:
     import torch
     from mindspore import Tensor
@@ -43,6 +45,9 @@ class Backend(Protocol):
     classifier: Classifier | None
     """The head of a sequence classifier."""
 
+    adapters: AdapterSlots | None
+    """Room for LoRA adapters, if they are enabled."""
+
     def load(self) -> None:
         """Builds the model with its weights. ValueError for what does not fit or is unknown."""
 
@@ -52,8 +57,11 @@ class Backend(Protocol):
     def bind_caches(self, key_caches: Sequence[Tensor], value_caches: Sequence[Tensor]) -> None:
         """Sets the caches [blocks, block_size, kv_heads, head_dim] that `forward` writes."""
 
-    def forward(self, inputs: GraphInputs) -> Tensor:
-        """Runs one step; the hidden states [T, hidden], possibly still being computed."""
+    def forward(self, inputs: GraphInputs, adapters: np.ndarray | None = None) -> Tensor:
+        """Runs one step; the hidden states [T, hidden], possibly still being computed.
+
+        adapters: int32 [T], the adapter slot of each token, -1 for none; given if there are slots.
+        """
 
     def hidden_states(self, hidden: Tensor) -> torch.Tensor:
         """[T, hidden], computed, in memory of its own."""

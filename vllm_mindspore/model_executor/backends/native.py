@@ -18,6 +18,7 @@ from vllm_mindspore import bridge, envs
 from vllm_mindspore.device.kernel_library import kernel_library
 from vllm_mindspore.model_executor.backends.base import CacheShape, Classifier, GraphInputs
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
+from vllm_mindspore.model_executor.model_loader.adapter_slots import AdapterSlots
 from vllm_mindspore.model_executor.model_loader.folder import checkpoint_folder
 from vllm_mindspore.model_executor.model_loader.safetensors import SafetensorsSource
 from vllm_mindspore.model_executor.model_loader.source import (
@@ -48,6 +49,10 @@ class NativeBackend:
         self._caches: tuple[list[Tensor], list[Tensor]] = ([], [])
         self.weight_bytes = 0
         self.classifier: Classifier | None = None
+        self.adapters: AdapterSlots | None = None
+        if (lora := vllm_config.lora_config) is not None:
+            dtype = self._model_config.dtype
+            self.adapters = AdapterSlots(lora.max_loras, lora.max_lora_rank, dtype)
 
     def load(self) -> None:
         """Builds the model. All problems of the checkpoint are one ValueError."""
@@ -56,7 +61,7 @@ class NativeBackend:
         source = self._source(model_class.unused_tensors + ((HEAD,) if pools else ()))
         dtype = bridge.to_mindspore_dtype(source.dtype)
         fused = _use_fused_kernels(dtype)
-        builder = LayerBuilder(source=source, fused=fused)
+        builder = LayerBuilder(source=source, fused=fused, adapters=self.adapters)
         model = model_class(builder, self._model_config.hf_config, self._model_config.max_model_len)
         if self._model_config.convert_type == "classify":
             self.classifier = load_classifier(source, self._model_config, model.head_name)
@@ -65,6 +70,8 @@ class NativeBackend:
         self._logits = None if pools else model.build_logits()
         source.finish()
         self.weight_bytes = source.num_bytes + model.decoder.table_bytes
+        if self.adapters is not None:
+            self.weight_bytes += self.adapters.num_bytes
         self._declare_shapes(dtype)
         logger.info(
             "%s: %d layers, %.2f GB of %s weights, %s kernels",
@@ -89,11 +96,12 @@ class NativeBackend:
         """Sets the caches of all layers."""
         self._caches = (ms.mutable(list(key_caches)), ms.mutable(list(value_caches)))
 
-    def forward(self, inputs: GraphInputs) -> Tensor:
+    def forward(self, inputs: GraphInputs, adapters: np.ndarray | None = None) -> Tensor:
         """One graph call for prefill, chunked prefill, decode and any mix of them."""
         arrays = [bridge.from_numpy(array) for array in inputs.arrays()]
+        slots = [] if adapters is None else [bridge.from_numpy(adapters)]
         with _kernel_errors():
-            return self._decoder(*arrays, *self._caches)
+            return self._decoder(*arrays, *self._caches, *slots)
 
     def hidden_states(self, hidden: Tensor) -> torch.Tensor:
         """[T, hidden]; waits for the graph. A copy, since MindSpore reuses the memory."""
@@ -122,7 +130,8 @@ class NativeBackend:
         caches = ms.mutable([cache] * self._config.num_layers)
         row = Tensor(shape=[None], dtype=ms.int32)
         table = Tensor(shape=[None, None], dtype=ms.int32)
-        self._decoder.set_inputs(row, row, row, table, row, row, caches, caches)
+        slots = [] if self.adapters is None else [row]
+        self._decoder.set_inputs(row, row, row, table, row, row, caches, caches, *slots)
         if self._logits is None:
             return
         hidden = Tensor(shape=[None, self._config.hidden_size], dtype=dtype)

@@ -20,8 +20,8 @@ class FusedSwiglu(nn.Cell):
         self.up = builder.source.take(f"{name}.up_proj.weight", (inner, hidden))
         self.kernel = custom_op("vmo_gate_up_swiglu", 3)
 
-    def construct(self, x: Tensor) -> Tensor:
-        """x [T, hidden] -> [T, inner]."""
+    def construct(self, x: Tensor, slots: None = None) -> Tensor:
+        """x [T, hidden] -> [T, inner]; not for models with adapters."""
         return self.kernel(x, self.gate, self.up)
 
 
@@ -37,9 +37,9 @@ class ChainSwiglu(nn.Cell):
         self.gate_up = projection(builder, names, hidden, [inner, inner], bias=bias)
         self.swiglu = gen_ops_prim.Swiglu()
 
-    def construct(self, x: Tensor) -> Tensor:
-        """x [T, hidden] -> [T, inner]."""
-        return self.swiglu(self.gate_up(x), -1)
+    def construct(self, x: Tensor, slots: Tensor | None = None) -> Tensor:
+        """x [T, hidden], adapter slots i32 [T] -> [T, inner]."""
+        return self.swiglu(self.gate_up(x, slots), -1)
 
 
 class OneTensorSwiglu(nn.Cell):
@@ -53,9 +53,9 @@ class OneTensorSwiglu(nn.Cell):
         self.gate_up = Linear(builder, f"{name}.gate_up_proj", hidden, 2 * inner)
         self.swiglu = gen_ops_prim.Swiglu()
 
-    def construct(self, x: Tensor) -> Tensor:
-        """x [T, hidden] -> [T, inner]."""
-        return self.swiglu(self.gate_up(x), -1)
+    def construct(self, x: Tensor, slots: Tensor | None = None) -> Tensor:
+        """x [T, hidden], adapter slots i32 [T] -> [T, inner]."""
+        return self.swiglu(self.gate_up(x, slots), -1)
 
 
 class GatedMLP(nn.Cell):
@@ -78,12 +78,12 @@ class GatedMLP(nn.Cell):
         super().__init__()
         if one_tensor:
             self.activation = OneTensorSwiglu(builder, name, hidden, inner)
-        elif builder.fused and not bias:
+        elif builder.fused and not bias and builder.adapters is None:
             self.activation = FusedSwiglu(builder, name, hidden, inner)
         else:
             self.activation = ChainSwiglu(builder, name, hidden, inner, bias=bias)
         self.down = Linear(builder, f"{name}.down_proj", inner, hidden, bias=bias)
 
-    def construct(self, x: Tensor) -> Tensor:
-        """x [T, hidden] -> [T, hidden]."""
-        return self.down(self.activation(x))
+    def construct(self, x: Tensor, slots: Tensor | None = None) -> Tensor:
+        """x [T, hidden], adapter slots i32 [T] -> [T, hidden]."""
+        return self.down(self.activation(x, slots), slots)

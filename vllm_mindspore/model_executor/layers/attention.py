@@ -19,9 +19,10 @@ from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.layers.layernorm import RmsNorm
 from vllm_mindspore.model_executor.layers.linear import FusedLinear, Linear, SplitLinear
 
-PagedInputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+PagedInputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]
 """positions i32 [T], cos and sin [T, rotary_dim], slot mapping i32 [T], block tables
-i32 [B, blocks], context lengths i32 [B] and query lengths i32 [B] of one step."""
+i32 [B, blocks], context lengths i32 [B] and query lengths i32 [B] of one step; adapter slots
+i32 [T] if the model has adapters."""
 
 # ApplyRotaryPosEmb's cos_format for cos and sin that already hold one row per token, by whether
 # neighbouring elements are rotated together.
@@ -70,9 +71,9 @@ class FusedAttention(nn.Cell):
         self, x: Tensor, inputs: PagedInputs, key_cache: Tensor, value_cache: Tensor
     ) -> Tensor:
         """x [T, hidden], caches [blocks, block_size, kv_heads, head_dim] -> [T, hidden]."""
-        _, cos, sin, slots, tables, contexts, queries = inputs
+        _, cos, sin, slots, tables, contexts, queries, adapters = inputs
         attended = self.attend(
-            self.qkv(x),
+            self.qkv(x, adapters),
             self.query_gamma,
             self.key_gamma,
             cos,
@@ -86,7 +87,7 @@ class FusedAttention(nn.Cell):
             self.integers,
             self.floats,
         )
-        return self.output(attended)
+        return self.output(attended, adapters)
 
 
 class ChainAttention(nn.Cell):
@@ -113,8 +114,8 @@ class ChainAttention(nn.Cell):
         self, x: Tensor, inputs: PagedInputs, key_cache: Tensor, value_cache: Tensor
     ) -> Tensor:
         """x [T, hidden], caches [blocks, block_size, kv_heads, head_dim] -> [T, hidden]."""
-        positions, cos, sin, slots, tables, contexts, queries = inputs
-        query, key, value = self.qkv(x)
+        positions, cos, sin, slots, tables, contexts, queries, adapters = inputs
+        query, key, value = self.qkv(x, adapters)
         if self.config.qk_norm:
             query = self.head_norm(query, self.query_norm, self.config.query_size)
             key = self.head_norm(key, self.key_norm, self.config.kv_size)
@@ -124,7 +125,7 @@ class ChainAttention(nn.Cell):
         attended = self.attend(
             query, key_cache, value_cache, tables, contexts, None, None, None, queries
         )
-        return self.output(attended)
+        return self.output(attended, adapters)
 
     def head_norm(self, x: Tensor, norm: RmsNorm, size: int) -> Tensor:
         """Normalises each head of x [T, size]."""

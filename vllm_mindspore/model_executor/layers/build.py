@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vllm_mindspore.model_executor.model_loader.adapter_slots import AdapterSlots
 from vllm_mindspore.model_executor.model_loader.source import ParameterSource
 
 
@@ -16,3 +17,5 @@ class LayerBuilder:
     fused: bool
     """True: few fused CPU nodes per layer. False: the chain of builtin primitives, which is
     what an NPU runs and the reference the fused nodes are tested against."""
+    adapters: AdapterSlots | None = None
+    """Room for LoRA adapters beside every linear layer, when they are enabled."""

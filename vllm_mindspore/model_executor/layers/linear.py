@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from mindspore import Parameter, ParameterTuple, Tensor, mint, nn, ops
 
 from vllm_mindspore.device.custom_ops import custom_op
+from vllm_mindspore.model_executor.layers.adapters import build_adapters
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 
 
@@ -28,11 +29,14 @@ class Linear(nn.Cell):
         self.weight = take(f"{name}.weight", (out_features, in_features))
         self.bias: Parameter | None = take(f"{name}.bias", (out_features,)) if bias else None
         self.matmul = ops.MatMul(transpose_b=True)
+        self.adapters = build_adapters(builder, [name], in_features, [out_features])
 
-    def construct(self, x: Tensor) -> Tensor:
-        """x [T, in_features] -> [T, out_features]."""
+    def construct(self, x: Tensor, slots: Tensor | None = None) -> Tensor:
+        """x [T, in_features], adapter slots i32 [T] -> [T, out_features]."""
         y = self.matmul(x, self.weight)
-        return y if self.bias is None else y + self.bias
+        if self.bias is not None:
+            y = y + self.bias
+        return y if self.adapters is None else self.adapters(y, x, slots)
 
 
 class FusedLinear(nn.Cell):
@@ -58,10 +62,12 @@ class FusedLinear(nn.Cell):
         self.parameters = ParameterTuple(weights + biases)
         kernel = f"vmo_linear_bias_{len(sizes)}" if bias else f"vmo_linear_{len(sizes)}"
         self.linear = custom_op(kernel, 1 + len(self.parameters))
+        self.adapters = build_adapters(builder, names, in_features, out_features)
 
-    def construct(self, x: Tensor) -> Tensor:
-        """x [T, in_features] -> [T, sum(out_features)]."""
-        return self.linear(x, *self.parameters)
+    def construct(self, x: Tensor, slots: Tensor | None = None) -> Tensor:
+        """x [T, in_features], adapter slots i32 [T] -> [T, sum(out_features)]."""
+        y = self.linear(x, *self.parameters)
+        return y if self.adapters is None else self.adapters(y, x, slots)
 
 
 class MergedLinear(nn.Cell):
@@ -85,11 +91,14 @@ class MergedLinear(nn.Cell):
         if bias:
             self.bias = merge([f"{name}.bias" for name in names], [(s,) for s in out_features])
         self.matmul = ops.MatMul(transpose_b=True)
+        self.adapters = build_adapters(builder, names, in_features, out_features)
 
-    def construct(self, x: Tensor) -> Tensor:
-        """x [T, in_features] -> [T, sum(out_features)]."""
+    def construct(self, x: Tensor, slots: Tensor | None = None) -> Tensor:
+        """x [T, in_features], adapter slots i32 [T] -> [T, sum(out_features)]."""
         y = self.matmul(x, self.weight)
-        return y if self.bias is None else y + self.bias
+        if self.bias is not None:
+            y = y + self.bias
+        return y if self.adapters is None else self.adapters(y, x, slots)
 
 
 class SplitLinear(nn.Cell):
@@ -108,7 +117,7 @@ class SplitLinear(nn.Cell):
         self.merged = MergedLinear(builder, names, in_features, out_features, bias=bias)
         self.sizes = tuple(out_features)
 
-    def construct(self, x: Tensor) -> tuple[Tensor, ...]:
-        """x [T, in_features] -> one [T, size] tensor per projection."""
-        parts: tuple[Tensor, ...] = mint.split(self.merged(x), self.sizes, -1)
+    def construct(self, x: Tensor, slots: Tensor | None = None) -> tuple[Tensor, ...]:
+        """x [T, in_features], adapter slots i32 [T] -> one [T, size] tensor per projection."""
+        parts: tuple[Tensor, ...] = mint.split(self.merged(x, slots), self.sizes, -1)
         return parts

@@ -14,7 +14,7 @@ import torch
 from vllm.config import LoRAConfig
 from vllm.lora.peft_helper import PEFTHelper
 
-from vllm_mindspore.model_executor.layers.lora import AdapterMatrices
+from vllm_mindspore.model_executor.model_loader.adapter_slots import AdapterMatrices
 from vllm_mindspore.model_executor.model_loader.mapped_file import MappedFile
 from vllm_mindspore.model_executor.model_loader.source import Problems
 

@@ -34,7 +34,7 @@ class Glm4DecoderLayer(DecoderLayer):
         x, residual = self.input_norm(x, residual)
         x, _ = self.attention_norm(self.attention(x, inputs, key_cache, value_cache))
         x, residual = self.output_norm(x, residual)
-        x, _ = self.mlp_norm(self.mlp(x))
+        x, _ = self.mlp_norm(self.mlp(x, inputs[-1]))
         return x, residual
 
 

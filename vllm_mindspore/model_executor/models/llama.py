@@ -50,7 +50,7 @@ class DecoderLayer(nn.Cell):
         x, residual = self.input_norm(x, residual)
         x = self.attention(x, inputs, key_cache, value_cache)
         x, residual = self.output_norm(x, residual)
-        return self.mlp(x), residual
+        return self.mlp(x, inputs[-1]), residual
 
 
 class Decoder(nn.Cell):
@@ -89,12 +89,22 @@ class Decoder(nn.Cell):
         query_lens: Tensor,
         key_caches: list[Tensor],
         value_caches: list[Tensor],
+        adapters: Tensor | None = None,
     ) -> Tensor:
         """Step inputs (see worker.input_batch.StepInputs) -> normalised hidden [T, hidden]."""
         x = self.gather(self.embedding, token_ids, 0)
         cos = self.gather(self.cos, positions, 0)
         sin = self.gather(self.sin, positions, 0)
-        inputs = (positions, cos, sin, slot_mapping, block_tables, context_lens, query_lens)
+        inputs = (
+            positions,
+            cos,
+            sin,
+            slot_mapping,
+            block_tables,
+            context_lens,
+            query_lens,
+            adapters,
+        )
         residual = None
         for index in range(self.num_layers):
             x, residual = self.layers[index](
