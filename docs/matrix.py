@@ -192,6 +192,15 @@ FEATURES = (
         ),
     ),
     Tested(
+        "LoRA (`--enable-lora`): PEFT folders, several in a batch, loaded and removed at run time",
+        "each request equals transformers with its adapter merged",
+        (
+            "tests/e2e/test_lora.py::test_every_request_has_its_adapter",
+            "tests/e2e/test_lora.py::test_a_prefix_is_shared_within_an_adapter_only",
+            "tests/e2e/test_lora.py::test_adapters_come_and_go",
+        ),
+    ),
+    Tested(
         "Pooling (`--runner pooling`): embeddings, classification, scores",
         "equal to those of transformers",
         (
@@ -246,7 +255,7 @@ REFUSED = (
         "Tensor, pipeline, data, context parallelism", "one worker", "config_checks:_one_worker"
     ),
     Refused("Ray and external executors", "`uni` or `mp`", "config_checks:_executor"),
-    Refused("LoRA", "merge the adapter first", "config_checks:_lora"),
+    Refused("LoRA with a data type or sharding of its own", "the model's", "config_checks:_lora"),
     Refused(
         "Speculative decoding with a draft model", "`ngram`", "config_checks:_speculative_decoding"
     ),

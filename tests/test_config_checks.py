@@ -41,7 +41,11 @@ WINDOW = {"use_sliding_window": True, "sliding_window": 4096}
         ({"data_parallel_size": 2}, "data_parallel_size=2"),
         ({"prefill_context_parallel_size": 2}, "prefill_context_parallel_size=2"),
         ({"distributed_executor_backend": "external_launcher"}, "='external_launcher'"),
-        ({"enable_lora": True}, "LoRA"),
+        (
+            {"enable_lora": True, "fully_sharded_loras": True},
+            "lora_config.fully_sharded_loras=True",
+        ),
+        ({"enable_lora": True, "lora_dtype": "float16"}, "lora_dtype=torch.float16"),
         ({"speculative_config": NGRAM_GPU}, "method='ngram_gpu'"),
         ({"speculative_config": SYNTHETIC}, "rejection_sample_method='synthetic'"),
         ({"kv_transfer_config": CONNECTOR}, "A KV connector"),
