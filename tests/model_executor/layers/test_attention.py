@@ -140,7 +140,7 @@ class Flat(nn.Cell):
         value_cache: Tensor,
     ) -> Tensor:
         """The layer's arguments one after the other."""
-        inputs = (positions, cos, sin, slots, tables, contexts, queries)
+        inputs = (positions, cos, sin, slots, tables, contexts, queries, None)
         return self.layer(x, inputs, key_cache, value_cache)
 
 
