@@ -176,6 +176,38 @@ FEATURES = (
         ("tests/e2e/test_tiny_model.py::test_structured_output",),
     ),
     Tested(
+        "Temperature, top-k, top-p, min-p, logit bias, allowed tokens, penalties, stop tokens",
+        "samples follow the reference's distribution; greedy penalties equal their formulas",
+        (
+            "tests/e2e/test_sampling.py::test_samples_follow_the_distribution",
+            "tests/e2e/test_sampling.py::test_penalties_of_greedy_answers",
+            "tests/e2e/test_sampling.py::test_stop_tokens_and_the_least_number",
+            "tests/e2e/test_sampling.py::test_every_logit_processor_leaves_others_alone",
+        ),
+    ),
+    Tested(
+        "Asynchronous scheduling on and off, priorities, beam search",
+        "the same tokens; urgent requests first; the beams of the reference",
+        (
+            "tests/e2e/test_scheduling.py::test_asynchronous_scheduling_changes_nothing",
+            "tests/e2e/test_scheduling.py::test_urgent_requests_go_first",
+            "tests/e2e/test_scheduling.py::test_beam_search_keeps_the_best_continuations",
+        ),
+    ),
+    Tested(
+        "Sleep and wake (`--enable-sleep-mode`), level 1; level 2 is refused",
+        "the cache's memory goes back to the system, answers stay",
+        (
+            "tests/e2e/test_scheduling.py::test_sleep_frees_the_cache_and_keeps_answers",
+            "tests/e2e/test_scheduling.py::test_deeper_sleep_is_refused",
+        ),
+    ),
+    Tested(
+        "Data parallelism (`--data-parallel-size`)",
+        "engines share cores and memory; answers equal those of one",
+        ("tests/server/test_data_parallel.py::test_engines_share_the_requests",),
+    ),
+    Tested(
         "Seeds, several answers, stop strings",
         "a seed gives the same text in any company",
         (
@@ -242,18 +274,9 @@ FEATURES = (
     ),
 )
 
-PARTLY_RUN = (
-    NotRun(
-        "Temperature, top-k, top-p, min-p, penalties, logit bias",
-        "vLLM's own sampler on torch; statistics not tested here",
-    ),
-    NotRun("Asynchronous scheduling", "vLLM's default; runs without overlap"),
-)
-
 REFUSED = (
-    Refused(
-        "Tensor, pipeline, data, context parallelism", "one worker", "config_checks:_one_worker"
-    ),
+    Refused("Tensor, pipeline, context parallelism", "one worker", "config_checks:_one_worker"),
+    Refused("Options of other platforms", "drop the option", "config_checks:_additional_config"),
     Refused("Ray and external executors", "`uni` or `mp`", "config_checks:_executor"),
     Refused("LoRA with a data type or sharding of its own", "the model's", "config_checks:_lora"),
     Refused(
@@ -275,7 +298,6 @@ REFUSED = (
     ),
     Refused("KV cache offloading", "`--kv-cache-memory-bytes`", "config_checks:_kv_offloading"),
     Refused("Weight offloading", "weights are mapped from files", "unused_options:offload_config"),
-    Refused("Sleep mode", "drop the option", "unused_options:model_config.enable_sleep_mode"),
     Refused(
         "Expert parallelism and its load balancing",
         "drop the option",
@@ -353,8 +375,6 @@ def markdown() -> str:
         _table(("config.json", "Supported", "Tests"), map(_tested_row, CONFIG)),
         "\n## Features\n",
         _table(("Feature", "Tested on CPU", "Tests"), map(_tested_row, FEATURES)),
-        "",
-        _table(("Feature", "Runs, not tested as such"), ((n.what, n.state) for n in PARTLY_RUN)),
         "\n## Refused\n",
         _table(("Feature", "Instead"), ((row.feature, row.instead) for row in REFUSED)),
         "\n### Options that nothing here reads\n",

@@ -38,7 +38,7 @@ WINDOW = {"use_sliding_window": True, "sliding_window": 4096}
     [
         ({"tensor_parallel_size": 2}, "tensor_parallel_size=2"),
         ({"pipeline_parallel_size": 2}, "pipeline_parallel_size=2"),
-        ({"data_parallel_size": 2}, "data_parallel_size=2"),
+        ({"additional_config": {"graph": 1}}, "additional_config with graph"),
         ({"prefill_context_parallel_size": 2}, "prefill_context_parallel_size=2"),
         ({"distributed_executor_backend": "external_launcher"}, "='external_launcher'"),
         (
@@ -97,7 +97,6 @@ UNUSED: dict[str, dict[str, Any]] = {
     "observability_config.cudagraph_metrics": {"cudagraph_metrics": True},
     "observability_config.enable_layerwise_nvtx_tracing": {"enable_layerwise_nvtx_tracing": True},
     "profiler_config.profiler": {"profiler_config": {"profiler": "cuda"}},
-    "additional_config": {"additional_config": {"graph": True}},
     "compilation_config.mode": {"compilation_config": {"mode": CompilationMode.VLLM_COMPILE}},
     "compilation_config.cudagraph_mode": {
         "compilation_config": {"cudagraph_mode": CUDAGraphMode.FULL}
@@ -159,14 +158,13 @@ def test_what_happens_anyway_may_be_asked_for(tiny_model: Path, arguments: dict[
     ("arguments", "message"),
     [
         ({"enable_expert_parallel": True}, "Number of experts"),
-        ({"enable_sleep_mode": True}, "Sleep mode is not supported"),
         ({"distributed_executor_backend": "ray"}, "Ray"),
         (
             {"hf_overrides": {"architectures": ["Qwen2_5_VLForConditionalGeneration"]}},
             r"Qwen2_5_VL.*not supported.*LlamaForCausalLM.*Qwen3ForCausalLM",
         ),
     ],
-    ids=["expert_parallel", "sleep_mode", "ray", "architecture"],
+    ids=["expert_parallel", "ray", "architecture"],
 )
 def test_is_refused_by_vllm_itself(
     tiny_model: Path, arguments: dict[str, Any], message: str

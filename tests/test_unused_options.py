@@ -44,7 +44,7 @@ VLLM = {  # its front end, scheduler, executor or sampler, or its own resolution
     " data_parallel_master_ip data_parallel_rpc_port dp_sync_interval data_parallel_master_port"
     " data_parallel_backend data_parallel_external_lb data_parallel_hybrid_lb is_moe_model"
     " enable_shm_tensor_arena ray_runtime_env placement_group worker_extension_cls master_addr"
-    " master_port node_rank nnodes numa_bind numa_bind_nodes numa_bind_cpus"
+    " elastic_ep_max_dp_size master_port node_rank nnodes numa_bind numa_bind_nodes numa_bind_cpus"
     " cpu_distributed_timeout_seconds rank _data_parallel_master_port_list _coord_store_port"
     " _allow_auto_resolve_cp_interleave_size _api_process_count _api_process_rank",
     "device_config": "device",
@@ -55,17 +55,18 @@ VLLM = {  # its front end, scheduler, executor or sampler, or its own resolution
 }
 HERE = {  # this package; `parallel_config.disable_custom_all_reduce` and the bar are off anyway
     "model_config": "model dtype seed enforce_eager logprobs_mode use_fp64_gumbel"
-    " logits_processors pooler_config",
+    " logits_processors pooler_config enable_sleep_mode",
     "cache_config": "block_size gpu_memory_utilization kv_cache_memory_bytes",
-    "parallel_config": "disable_custom_all_reduce",
+    "parallel_config": "disable_custom_all_reduce data_parallel_size",
     "load_config": "download_dir ignore_patterns use_tqdm_on_load",
 }
 CHECKED = {  # a function of config_checks, or the platform, refuses what is not implemented
-    "": "lora_config speculative_config watermark_config quant_config kv_transfer_config"
+    "": "additional_config lora_config speculative_config watermark_config quant_config"
+    " kv_transfer_config"
     " ec_transfer_config weight_transfer_config",
     "model_config": "runner quantization enable_prompt_embeds model_impl multimodal_config",
     "cache_config": "cache_dtype kv_offloading_size",
-    "parallel_config": "tensor_parallel_size pipeline_parallel_size data_parallel_size"
+    "parallel_config": "tensor_parallel_size pipeline_parallel_size"
     " prefill_context_parallel_size distributed_executor_backend",
     "load_config": "load_format",
 }

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, NoReturn
 from vllm.logger import init_logger
 
 from vllm_mindspore import envs
+from vllm_mindspore.machine_share import KEY
 from vllm_mindspore.model_executor.model_loader import preflight
 from vllm_mindspore.model_executor.models.config import decoder_config
 from vllm_mindspore.unused_options import (
     UNUSED,
     UNUSED_EARLY,
     UNUSED_VARIABLES,
-    WORKER,
     Unused,
     default_of,
 )
@@ -62,8 +62,6 @@ def check_early(vllm_config: VllmConfig) -> None:
     Raises:
         ValueError: the user asked for one.
     """
-    if vllm_config.parallel_config.worker_cls == WORKER:
-        return  # checked before: vLLM derives everything once more in the engine process
     _refuse_used(UNUSED_EARLY, vllm_config)
 
 
@@ -112,12 +110,22 @@ def _one_worker(vllm_config: VllmConfig) -> None:
     for name in (
         "tensor_parallel_size",
         "pipeline_parallel_size",
-        "data_parallel_size",
         "prefill_context_parallel_size",
     ):
         size = getattr(vllm_config.parallel_config, name)
         if size > 1:
-            _refuse(f"{name}={size}", "this release runs one worker per server", "Leave it at 1.")
+            _refuse(f"{name}={size}", "this release runs one worker per engine", "Leave it at 1.")
+
+
+def _additional_config(vllm_config: VllmConfig) -> None:
+    options = vllm_config.additional_config
+    unknown = set(options) - {KEY} if isinstance(options, dict) else {type(options).__name__}
+    if unknown:
+        _refuse(
+            f"additional_config with {', '.join(sorted(unknown))}",
+            "nothing here reads it",
+            "Drop --additional-config and the --gdn, --kda backends.",
+        )
 
 
 def _executor(vllm_config: VllmConfig) -> None:
@@ -282,6 +290,7 @@ def _eager(vllm_config: VllmConfig) -> None:
 
 CHECKS: tuple[Check, ...] = (
     _one_worker,
+    _additional_config,
     _executor,
     _lora,
     _speculative_decoding,

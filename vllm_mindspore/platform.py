@@ -10,7 +10,7 @@ import torch
 from vllm.logger import init_logger
 from vllm.platforms.interface import Platform, PlatformEnum
 
-from vllm_mindspore import config_checks, envs, process_end, process_start
+from vllm_mindspore import config_checks, envs, machine_share, process_end, process_start
 from vllm_mindspore.unused_options import WORKER
 
 if TYPE_CHECKING:
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 logger = init_logger(f"vllm.{__name__}")  # vLLM shows loggers below its own
+
+
+def _is_checked(vllm_config: VllmConfig) -> bool:
+    """Whether the front end has checked it: engine processes resolve it once more, with values
+    that vLLM put there since."""
+    return bool(getattr(vllm_config, "vllm_mindspore_checked", False))
 
 
 class MindSporePlatform(Platform):
@@ -67,8 +73,8 @@ class MindSporePlatform(Platform):
         return False
 
     def is_sleep_mode_available(self) -> bool:
-        """Sleep mode frees accelerator memory through vLLM's own allocator."""
-        return False
+        """The worker gives the memory of its cache back by itself."""
+        return True
 
     def is_cumem_allocator_available(self) -> bool:
         """vLLM's allocator is CUDA code."""
@@ -147,10 +153,8 @@ class MindSporePlatform(Platform):
         """
         from vllm.config import CompilationMode, CUDAGraphMode
 
-        if not getattr(vllm_config, "vllm_mindspore_checked", False):
+        if not _is_checked(vllm_config):
             config_checks.check_early(vllm_config)
-            # The engine process runs this again, on what vLLM has filled in by then.
-            vllm_config.vllm_mindspore_checked = True
         vllm_config.compilation_config.mode = CompilationMode.NONE
         vllm_config.compilation_config.cudagraph_mode = CUDAGraphMode.NONE
 
@@ -163,13 +167,15 @@ class MindSporePlatform(Platform):
         """
         if vllm_config.model_config is None:
             return  # vLLM builds partial configurations, for example for its tokenizer commands
-        config_checks.check(vllm_config)
         process_end.follow_parent()
-        if vllm_config.parallel_config.worker_cls != WORKER:
-            # Not again in the engine process, where MindSpore has started by then.
-            process_start.choose_start_method()
+        if _is_checked(vllm_config):
+            return
+        config_checks.check(vllm_config)
+        process_start.choose_start_method()
+        machine_share.note_engines(vllm_config)
         vllm_config.parallel_config.worker_cls = WORKER
         vllm_config.parallel_config.disable_custom_all_reduce = True
+        vllm_config.vllm_mindspore_checked = True
 
     @classmethod
     def validate_request(

@@ -80,7 +80,6 @@ ANYWAY: dict[str, tuple[object, ...]] = {
     "parallel_config.worker_cls": (WORKER,),
     "parallel_config.enable_batch_sharded_sampling": (False,),
     "parallel_config.disable_nccl_for_dp_synchronization": (True, False),
-    "parallel_config.elastic_ep_max_dp_size": (1,),
     "parallel_config.dcp_comm_backend": ("ag_rs",),
     "parallel_config.dcp_q_replicate": (False,),
     "load_config.safetensors_load_strategy": ("lazy",),
@@ -100,10 +99,12 @@ UNUSED = (
         "model_config",
         *("quantization_config", "allow_deprecated_quantization"),
         *("return_sampling_mask", "enable_trace_replay"),
-        *("enable_sleep_mode", "sleep_preserve_parameter_names", "sleep_mode_offload_cudagraph"),
+        *("sleep_preserve_parameter_names", "sleep_mode_offload_cudagraph"),
         *("enable_nccl_comm_suspend", "enable_cumem_allocator"),
     ),
-    Unused("model_config.sleep_mode_backend", "Leave it alone: there is no sleep mode."),
+    Unused(
+        "model_config.sleep_mode_backend", "Leave it alone: the worker frees its cache by itself."
+    ),
     Unused("model_config.model_class_overrides", "Drop it: models are those of this package."),
     *_drop(
         "cache_config",
@@ -120,7 +121,7 @@ UNUSED = (
         # of mixtures of experts
         *("enable_expert_parallel", "enable_ep_weight_filter", "enable_eplb", "eplb_config"),
         *("expert_placement_strategy", "all2all_backend", "enable_elastic_ep", "enable_hc_sp"),
-        *("elastic_ep_max_dp_size", "enable_dbo", "ubatch_size"),
+        *("enable_dbo", "ubatch_size"),
         *("dbo_decode_token_threshold", "dbo_prefill_token_threshold"),
         # of decode context parallelism
         *("decode_context_parallel_size", "dcp_kv_cache_interleave_size", "dcp_comm_backend"),
@@ -149,7 +150,6 @@ UNUSED = (
     Unused("engram_config", "Drop --engram-config."),
     Unused("diffusion_config", "Drop --diffusion-config."),
     Unused("ec_manager_config", "Drop --ec-manager-config."),
-    Unused("additional_config", "Drop --additional-config and the --gdn, --kda backends."),
     Unused("performance_mode", "Drop --performance-mode."),
 )
 

@@ -134,9 +134,8 @@ _GAIN, _SCORE_GAIN = 2.0, 1.0
 _SCORE_WEIGHTS = ("q_proj.weight", "k_proj.weight")
 
 
-def randomize(model: torch.nn.Module, seed: int) -> Any:
+def randomize(model: torch.nn.Module) -> Any:
     """The model with new weights, large enough that greedy choices are not near-ties."""
-    torch.manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(".bias"):
@@ -151,9 +150,10 @@ def randomize(model: torch.nn.Module, seed: int) -> Any:
 
 def write_checkpoint(spec: CheckpointSpec, folder: Path, dtype: torch.dtype) -> Path:
     """Writes the checkpoint without a tokenizer and returns its folder."""
+    torch.manual_seed(sum(spec.name.encode()))
     config = spec.config_class(**(SMALL | spec.config))
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    randomize(model, seed=sum(spec.name.encode()))
+    randomize(model)
     model.to(dtype).save_pretrained(folder, max_shard_size=spec.shard_size)
     if spec.repeat_head:
         file = folder / "model.safetensors"

@@ -56,20 +56,20 @@ def save(model: PreTrainedModel, folder: Path, tokenizer_of: Path) -> Path:
 @pytest.fixture(scope="session")
 def decoder_folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """A decoder without a head: names lack `model.`, the architecture is Qwen3Model."""
-    model = randomize(Qwen3Model(config()), seed=1)
+    model = randomize(Qwen3Model(config()))
     return save(model, tmp_path_factory.mktemp("decoder"), tiny_model)
 
 
 @pytest.fixture(scope="session")
 def language_model_folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """A whole model, whose head pooling leaves alone."""
-    model = randomize(Qwen3ForCausalLM(config()), seed=3)
+    model = randomize(Qwen3ForCausalLM(config()))
     return save(model, tmp_path_factory.mktemp("language_model"), tiny_model)
 
 
 @pytest.fixture(scope="session")
 def classifier_folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    model = randomize(Qwen3ForSequenceClassification(config(num_labels=LABELS)), seed=2)
+    model = randomize(Qwen3ForSequenceClassification(config(num_labels=LABELS)))
     return save(model, tmp_path_factory.mktemp("classifier"), tiny_model)
 
 

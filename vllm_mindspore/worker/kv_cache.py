@@ -83,8 +83,9 @@ class KVCache:
     ) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
-        self._keys = [_buffer(shape, num_blocks, block_size, dtype) for shape in shapes]
-        self._values = [_buffer(shape, num_blocks, block_size, dtype) for shape in shapes]
+        self._memory: list[mmap.mmap] = []
+        self._keys = [self._buffer(shape, dtype) for shape in shapes]
+        self._values = [self._buffer(shape, dtype) for shape in shapes]
 
     @property
     def num_bytes(self) -> int:
@@ -104,6 +105,21 @@ class KVCache:
             for buffer in [*self._keys, *self._values]:
                 buffer[destination] = buffer[source]
 
+    def release(self) -> None:
+        """Gives the memory back to the system; the buffers stay where they are, zeroed."""
+        for memory in self._memory:
+            memory.madvise(mmap.MADV_DONTNEED)
+
+    def _buffer(self, shape: CacheShape, dtype: torch.dtype) -> torch.Tensor:
+        """Zeroed, page-aligned memory that the system backs by huge pages where it can."""
+        dims = (self.num_blocks, self.block_size, shape.num_kv_heads, shape.head_dim)
+        count = int(np.prod(dims))
+        memory = _reserve(count * dtype.itemsize)
+        self._memory.append(memory)
+        with contextlib.suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        return torch.frombuffer(memory, dtype=dtype, count=count).reshape(dims)
+
 
 def num_blocks(config: KVCacheConfig, config_block_size: int) -> int:
     """Blocks of the single cache group; RuntimeError if vLLM made several groups."""
@@ -114,18 +130,6 @@ def num_blocks(config: KVCacheConfig, config_block_size: int) -> int:
             f"{[group.kv_cache_spec for group in groups]}"
         )
     return int(config.num_blocks)
-
-
-def _buffer(
-    shape: CacheShape, num_blocks: int, block_size: int, dtype: torch.dtype
-) -> torch.Tensor:
-    """Zeroed, page-aligned memory that the system backs by huge pages where it can."""
-    dims = (num_blocks, block_size, shape.num_kv_heads, shape.head_dim)
-    count = int(np.prod(dims))
-    memory = _reserve(count * dtype.itemsize)
-    with contextlib.suppress(OSError):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype, count=count).reshape(dims)
 
 
 def _reserve(num_bytes: int) -> mmap.mmap:

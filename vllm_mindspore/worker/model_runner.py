@@ -74,6 +74,10 @@ class MindSporeModelRunner:
         self._requests = Requests(self._config, cache.block_size)
         self._prompt_logprobs = PromptLogprobs(self._sampler, self._requests, self._mode)
 
+    def release_cache(self) -> None:
+        """Gives the memory of the key/value cache back; what it held is gone."""
+        self._cache.release()
+
     def execute_model(self, scheduled: SchedulerOutput) -> ModelRunnerOutput | None:
         """Runs the graph. None means that `sample_tokens` must follow."""
         if scheduled.kv_cache_block_copies:

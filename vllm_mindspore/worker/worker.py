@@ -25,6 +25,7 @@ from vllm_mindspore import envs, process_end
 from vllm_mindspore.device import memory
 from vllm_mindspore.device.runtime import start_runtime
 from vllm_mindspore.device.threads import threads_per_rank
+from vllm_mindspore.machine_share import ranks_of_machine
 from vllm_mindspore.model_executor.backends.native import NativeBackend
 from vllm_mindspore.worker import kv_cache
 from vllm_mindspore.worker.input_batch import dummy_step_inputs
@@ -51,7 +52,7 @@ class MindSporeWorker(WorkerBase):
         self.device = torch.device("cpu")
         # Sampling is small; torch's OpenMP threads would only spin against our kernels.
         torch.set_num_threads(1)
-        self._num_ranks = self.parallel_config.world_size
+        self._num_ranks = ranks_of_machine(self.vllm_config)
         self._library = start_runtime(threads_per_rank(self._num_ranks))
         self._join_ranks()
         set_random_seed(self.model_config.seed)
@@ -118,6 +119,26 @@ class MindSporeWorker(WorkerBase):
         for tokens, requests in ((prompt, 1), (1, 1)):
             self._dummy_step(tokens, requests, requests)
         return CompilationTimes(time.perf_counter() - start, 0.0)
+
+    def sleep(self, level: int = 1) -> None:
+        """Gives the memory of the key/value cache back to the system, until `wake_up`.
+
+        Weights stay where level 1 puts them, in main memory. ValueError for another level.
+        """
+        if level != 1:
+            raise ValueError(
+                f"sleep level {level} discards the weights, which vllm-mindspore reads once, at "
+                "start; use level 1, which frees the key-value cache"
+            )
+        self.model_runner.release_cache()
+
+    def wake_up(self, tags: list[str] | None = None) -> None:
+        """Nothing to do: memory of the cache comes back when it is written to."""
+
+    def discard(self, tags: tuple[str, ...]) -> None:
+        """Gives the memory of the key/value cache back, whatever else is named."""
+        if "kv_cache" in tags:
+            self.model_runner.release_cache()
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput | None:
         """Runs the graph of one step."""
