@@ -88,8 +88,8 @@ DISTRIBUTIONS: dict[str, tuple[dict[str, Any], Expected]] = {
         lambda x: top_p(keep(x / 1.5, x >= np.sort(x)[-8]), 0.6),
     ),
     "min_p": (
-        {"min_p": 0.2, "temperature": 3.0},
-        lambda x: keep(x / 3, probabilities(x / 3) >= 0.2 * probabilities(x / 3).max()),
+        {"min_p": 0.05, "temperature": 2.0},
+        lambda x: keep(x / 2, probabilities(x / 2) >= 0.05 * probabilities(x / 2).max()),
     ),
     "repetition_penalty": ({"repetition_penalty": 1.5}, lambda x: repeated(x, 1.5)),
     "logit_bias": ({"logit_bias": BIAS}, lambda x: biased(x, BIAS)),
