@@ -230,6 +230,7 @@ FEATURES = (
             "tests/e2e/test_lora.py::test_every_request_has_its_adapter",
             "tests/e2e/test_lora.py::test_a_prefix_is_shared_within_an_adapter_only",
             "tests/e2e/test_lora.py::test_adapters_come_and_go",
+            "tests/server/test_adapters.py::test_adapters_are_models_of_their_own",
         ),
     ),
     Tested(
@@ -241,6 +242,7 @@ FEATURES = (
             "tests/e2e/test_pooling.py::test_classification",
             "tests/e2e/test_pooling.py::test_scores_by_two_words",
             "tests/e2e/test_pooling.py::test_scores_of_embeddings",
+            "tests/server/test_embeddings.py::test_embeddings",
         ),
     ),
     Tested(
