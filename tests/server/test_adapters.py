@@ -83,6 +83,6 @@ def test_a_broken_adapter_is_refused_and_the_server_goes_on(
     answer = post(
         lora_server, "load_lora_adapter", {"lora_name": "broken", "lora_path": str(broken)}
     )
-    assert answer.status_code >= 400
+    assert answer.status_code == 500  # what vLLM answers when a worker refuses an adapter
     assert "no linear layer" in answer.text
     assert text(lora_server, "tiny")

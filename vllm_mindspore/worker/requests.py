@@ -72,7 +72,8 @@ class Requests:
 
     def _place_drafts(self, output: SchedulerOutput) -> None:
         """Puts the drafts behind the known tokens, where `append` will overwrite them."""
-        for row, draft in enumerate(self.drafts(output)):
+        for req_id, draft in output.scheduled_spec_decode_tokens.items():
+            row = self.batch.req_id_to_index[req_id]
             start = int(self.batch.num_tokens_no_spec[row])
             # A place without a guess is computed with some token, and never accepted.
             self.batch.token_ids_cpu[row, start : start + len(draft)] = np.maximum(draft, 0)
