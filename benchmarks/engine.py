@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Speed of the whole engine on the Qwen3-0.6B shape: bf16, dummy weights.
 
-    python -m benchmarks.engine [--threads 2] [--runs 5]
+    python -m benchmarks.engine [--threads 2] [--runs 5] [--decode BATCH]
 
 Prints decode at batch 1 and 8, prefill of 512 tokens, the framework's
 share with all kernels switched off, the time until the engine is ready, and the bandwidth at
@@ -25,6 +25,8 @@ from benchmarks.shapes import QWEN3_0_6B, decode_weight_bytes, write_shape
 
 if TYPE_CHECKING:
     from vllm import LLM
+
+    from vllm_mindspore.device.kernel_library import KernelLibrary
 
 PROMPT_TOKENS, NEW_TOKENS, PREFILL_TOKENS = 32, 64, 512
 
@@ -51,18 +53,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--decode", type=int, metavar="BATCH", help="only decode at this batch")
     args = parser.parse_args()
     # One process, so that the kernels can be switched off from here.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ["VLLM_MS_NUM_THREADS"] = str(args.threads)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     with tempfile.TemporaryDirectory() as folder:
-        rows, machine = measure(write_shape(Path(folder), QWEN3_0_6B), args.runs)
+        rows, machine = measure(write_shape(Path(folder), QWEN3_0_6B), args.runs, args.decode)
     print(report(rows, machine))
 
 
-def measure(folder: Path, runs: int) -> tuple[list[Row], str]:
-    """All rows, and a line on the machine."""
+def measure(folder: Path, runs: int, only_batch: int | None) -> tuple[list[Row], str]:
+    """The rows, and a line on the machine."""
     start = time.perf_counter()
     llm = start_engine(folder)
     ready = time.perf_counter() - start
@@ -70,15 +73,26 @@ def measure(folder: Path, runs: int) -> tuple[list[Row], str]:
 
     library = kernel_library()
     bandwidth = library.read_bandwidth(1 << 30)
-    rows = [Row("ready", ready, ready, "s", "import of vLLM and MindSpore, compilation, warm-up")]
-    rows += [decode_row(llm, batch, runs, bandwidth) for batch in (1, 8)]
-    rows.append(prefill_row(llm, runs))
-    library.set_noop(True)
-    rows.append(overhead_row(llm, runs))
-    rows.append(graph_row(llm, runs))
-    library.set_noop(False)
+    if only_batch:
+        rows = [decode_row(llm, only_batch, runs, bandwidth)]
+    else:
+        rows = [
+            Row("ready", ready, ready, "s", "import of vLLM and MindSpore, compilation, warm-up"),
+            *(decode_row(llm, batch, runs, bandwidth) for batch in (1, 8)),
+            prefill_row(llm, runs),
+            *rows_without_kernels(llm, library, runs),
+        ]
     machine = f"{cpu_name()}, {library.num_threads()} threads, {library.isa_name()} kernels"
     return rows, f"{machine}, read bandwidth {bandwidth / 1e9:.1f} GB/s"
+
+
+def rows_without_kernels(llm: LLM, library: KernelLibrary, runs: int) -> list[Row]:
+    """What is left of a decode step when every kernel returns at once."""
+    library.set_noop(True)
+    try:
+        return [overhead_row(llm, runs), graph_row(llm, runs)]
+    finally:
+        library.set_noop(False)
 
 
 def start_engine(folder: Path) -> LLM:

@@ -8,10 +8,12 @@ namespace vmo {
 namespace {
 
 constexpr int64_t kIntCount = 8, kFloatCount = 2;
+constexpr int kFlag = 6;
 
 }  // namespace
 
-Status read_attributes(const char* op, const TensorView& ints, const TensorView& floats, AttentionBlock* block) {
+Status read_attributes(const char* op, const TensorView& ints, const TensorView& floats, AttentionBlock* block,
+                       bool* flag) {
   VMO_TRY(require_dtype(op, "int_attributes", ints, DType::kInt32));
   VMO_TRY(require_rank(op, "int_attributes", ints, 1));
   VMO_TRY(require_dtype(op, "float_attributes", floats, DType::kFloat32));
@@ -27,7 +29,8 @@ Status read_attributes(const char* op, const TensorView& ints, const TensorView&
   block->rotary_dim = index_at(ints, 3);
   block->interleaved = index_at(ints, 4) != 0;
   block->qk_norm = index_at(ints, 5) != 0;
-  for (int i = 6; i < kIntCount; ++i) {
+  if (flag != nullptr) *flag = index_at(ints, kFlag) != 0;
+  for (int i = flag == nullptr ? kFlag : kFlag + 1; i < kIntCount; ++i) {
     if (index_at(ints, i) != 0) {
       return fail(op, "int_attributes[%d] is %lld; reserved values must be 0", i,
                   static_cast<long long>(index_at(ints, i)));
@@ -39,18 +42,23 @@ Status read_attributes(const char* op, const TensorView& ints, const TensorView&
   return kOk;
 }
 
+Status read_block(const char* op, const TensorView* tensors, AttentionBlock* block, bool* flag) {
+  VMO_TRY(read_attributes(op, tensors[kIntAttributes], tensors[kFloatAttributes], block, flag));
+  block->qkv = tensors[kQkv];
+  block->query_gamma = tensors[kQueryGamma];
+  block->key_gamma = tensors[kKeyGamma];
+  block->cos = tensors[kCos];
+  block->sin = tensors[kSin];
+  block->slot_mapping = tensors[kSlotMapping];
+  block->sequences = PagedSequences{tensors[kBlockTables], tensors[kContextLens], tensors[kQueryLens]};
+  block->key_cache = tensors[kKeyCache];
+  block->value_cache = tensors[kValueCache];
+  return kOk;
+}
+
 Status attention_block_from(const char* op, const TensorView* tensors) {
   AttentionBlock block{};
-  VMO_TRY(read_attributes(op, tensors[kIntAttributes], tensors[kFloatAttributes], &block));
-  block.qkv = tensors[kQkv];
-  block.query_gamma = tensors[kQueryGamma];
-  block.key_gamma = tensors[kKeyGamma];
-  block.cos = tensors[kCos];
-  block.sin = tensors[kSin];
-  block.slot_mapping = tensors[kSlotMapping];
-  block.sequences = PagedSequences{tensors[kBlockTables], tensors[kContextLens], tensors[kQueryLens]};
-  block.key_cache = tensors[kKeyCache];
-  block.value_cache = tensors[kValueCache];
+  VMO_TRY(read_block(op, tensors, &block));
   return attention_block(op, block, tensors[kAttentionOut]);
 }
 

@@ -12,11 +12,16 @@ enum AttentionBlockTensor {
   kValueCache, kIntAttributes, kFloatAttributes, kAttentionOut, kAttentionBlockTensors
 };
 
-// int_attributes int32 [>= 8]: heads, kv_heads, head_dim, rotary_dim, interleaved, has_qk_norm, then reserved (0).
-// float_attributes float32 [>= 2]: softmax scale, norm epsilon.
-Status read_attributes(const char* op, const TensorView& ints, const TensorView& floats, AttentionBlock* block);
+// int_attributes int32 [>= 8]: heads, kv_heads, head_dim, rotary_dim, interleaved, has_qk_norm, then reserved (0; the
+// first of them is read to `flag` when that is not null).
+// float_attributes float32 [>= 2]: softmax scale, epsilon of the query and key norms.
+Status read_attributes(const char* op, const TensorView& ints, const TensorView& floats, AttentionBlock* block,
+                       bool* flag = nullptr);
 
-// attention_block on a list of kAttentionBlockTensors tensors with those attributes.
+// The operation that a list of kAttentionBlockTensors tensors (the last one unused here) with those attributes asks for.
+Status read_block(const char* op, const TensorView* tensors, AttentionBlock* block, bool* flag = nullptr);
+
+// attention_block on such a list.
 Status attention_block_from(const char* op, const TensorView* tensors);
 
 }  // namespace vmo

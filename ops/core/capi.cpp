@@ -7,6 +7,7 @@
 #include "attention_attributes.h"
 #include "check.h"
 #include "guard.h"
+#include "sublayers.h"
 #include "vmo/core.h"
 #include "vmo/kernel_table.h"
 
@@ -135,6 +136,27 @@ int vmo_core_paged_attention(const vmo_tensor* query, const vmo_tensor* key_cach
 int vmo_core_attention_block(const vmo_tensor* tensors) {
   const auto body = [&] { return vmo::attention_block_from("attention_block", tensors); };
   return call("attention_block", body, {Views{tensors, vmo::kAttentionBlockTensors}});
+}
+
+int vmo_core_attention_sublayer(const vmo_tensor* tensors, int biases) {
+  constexpr const char* kName = "attention_sublayer";
+  const int inputs = vmo::attention_sublayer_inputs(biases);
+  const auto body = [&] {
+    vmo::AttentionSublayer args{};
+    VMO_TRY(vmo::read_attention_sublayer(kName, tensors, biases, &args));
+    return vmo::attention_sublayer(kName, args, tensors[inputs], tensors[inputs + 1]);
+  };
+  return call(kName, body, {Views{tensors, inputs + 2}});
+}
+
+int vmo_core_mlp_sublayer(const vmo_tensor* tensors) {
+  constexpr const char* kName = "mlp_sublayer";
+  const auto body = [&] {
+    vmo::MlpSublayer args{};
+    VMO_TRY(vmo::read_mlp_sublayer(kName, tensors, &args));
+    return vmo::mlp_sublayer(kName, args, tensors[vmo::kMlpSublayerInputs], tensors[vmo::kMlpSublayerInputs + 1]);
+  };
+  return call(kName, body, {Views{tensors, vmo::kMlpSublayerInputs + 2}});
 }
 
 int vmo_core_cast(const vmo_tensor* x, const vmo_tensor* y) {

@@ -97,16 +97,19 @@ Status Arguments::require_none(int i, const char* name) const {
 }
 
 void Arguments::record_outputs() const {
-  const int inputs = info_ == nullptr ? count_ - 1 : static_cast<int>(info_->input_count());
+  const int inputs = info_ == nullptr ? count_ - custom_outputs_ : static_cast<int>(info_->input_count());
   for (int i = std::max(inputs, 0); i < count_; ++i) {
     TensorView out;
     if (view(i, &out) == kOk) record_footprint(out.data, out.bytes());
   }
 }
 
-int run_kernel(OpStats& stats, const Arguments& arguments, Status (*body)(const Arguments& arguments)) {
+int run_kernel(OpStats& stats, const Arguments& arguments, Body body, Body plan) {
   const OpTimer timer(stats);
-  if (footprint_recording()) arguments.record_outputs();
+  if (footprint_recording()) {
+    arguments.record_outputs();
+    if (plan != nullptr) VMO_TRY(guarded(arguments.op(), [&] { return plan(arguments); }));
+  }
   if (noop()) return kOk;
   return guarded(arguments.op(), [&] { return body(arguments); });
 }

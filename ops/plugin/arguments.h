@@ -20,8 +20,9 @@ class Arguments {
   // contiguous. In graph mode a view (of mint.split, narrow, transpose, ...) arrives as the pointer of its base and
   // would be misread: the caller must pass a contiguous copy.
   Arguments(const char* op, int count, void** params, const int* ndims, int64_t** shapes, const char** dtypes,
-            KernelInputInfo* info)
-      : op_(op), count_(count), params_(params), ndims_(ndims), shapes_(shapes), dtypes_(dtypes), info_(info) {}
+            KernelInputInfo* info, int custom_outputs = 1)
+      : op_(op), count_(count), params_(params), ndims_(ndims), shapes_(shapes), dtypes_(dtypes), info_(info),
+        custom_outputs_(custom_outputs) {}
 
   const char* op() const { return op_; }
   int count() const { return count_; }
@@ -50,10 +51,14 @@ class Arguments {
   int64_t** shapes_;
   const char** dtypes_;
   KernelInputInfo* info_;
+  int custom_outputs_;  // without `info_`, which would tell
 };
 
-// Runs body(arguments) with counting, the no-op switch and no exception beyond this point.
-int run_kernel(OpStats& stats, const Arguments& arguments, Status (*body)(const Arguments& arguments));
+using Body = Status (*)(const Arguments& arguments);
+
+// Runs body(arguments) with counting, the no-op switch and no exception beyond this point. `plan` takes and records the
+// work memory of a kernel that keeps whole activations there; it runs only while a footprint is recorded.
+int run_kernel(OpStats& stats, const Arguments& arguments, Body body, Body plan = nullptr);
 
 }  // namespace vmo::plugin
 
@@ -67,6 +72,18 @@ int run_kernel(OpStats& stats, const Arguments& arguments, Status (*body)(const 
     static_cast<void>(extra);                                                                       \
     return ::vmo::plugin::run_kernel(                                                               \
         g_stats_##name, ::vmo::plugin::Arguments(#name, nparam, params, ndims, shapes, dtypes, info), body); \
+  }
+// Defines an ops.Custom kernel of two outputs that keeps activations in work memory.
+#define VMO_DEFINE_SUBLAYER(name, body, plan)                                                              \
+  namespace {                                                                                              \
+  ::vmo::OpStats g_stats_##name(#name);                                                                    \
+  }                                                                                                        \
+  VMO_API int name(VMO_KERNEL_PARAMETERS) {                                                                \
+    static_cast<void>(stream);                                                                             \
+    static_cast<void>(extra);                                                                              \
+    return ::vmo::plugin::run_kernel(                                                                      \
+        g_stats_##name, ::vmo::plugin::Arguments(#name, nparam, params, ndims, shapes, dtypes, nullptr, 2), \
+        body, plan);                                                                                       \
   }
 #define VMO_DEFINE_BUILTIN(name, body) \
   VMO_DEFINE_KERNEL(name, body, static_cast<::vmo::plugin::KernelInputInfo*>(extra))

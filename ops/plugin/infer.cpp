@@ -66,6 +66,13 @@ Shape linear_shape(const int* ndims, int64_t** shapes, int weights) {
   VMO_API Shape name##InferShape(VMO_SHAPE_PARAMETERS) { return copy_shape(ndims[0], shapes[0]); } \
   VMO_API mindspore::TypeId name##InferType(VMO_TYPE_PARAMETERS) { return types[0]; }
 
+// Inference of a kernel with two outputs, both like its first tensor.
+#define VMO_INFER_TWO_LIKE_FIRST(name)                                      \
+  VMO_API std::vector<Shape> name##InferShape(VMO_SHAPE_PARAMETERS) {       \
+    return {copy_shape(ndims[0], shapes[0]), copy_shape(ndims[0], shapes[0])}; \
+  }                                                                         \
+  VMO_API Types name##InferType(VMO_TYPE_PARAMETERS) { return {types[0], types[0]}; }
+
 // Returning std::vector from extern "C" functions is what MindSpore's interface asks for.
 #if defined(__clang__)
 #pragma clang diagnostic ignored "-Wreturn-type-c-linkage"
@@ -92,6 +99,12 @@ VMO_INFER_LIKE_FIRST(vmo_paged_attention)
 VMO_INFER_LIKE_FIRST(vmo_lora_1)
 VMO_INFER_LIKE_FIRST(vmo_lora_2)
 VMO_INFER_LIKE_FIRST(vmo_lora_3)
+
+VMO_INFER_TWO_LIKE_FIRST(vmo_attention_sublayer)
+VMO_INFER_TWO_LIKE_FIRST(vmo_attention_sublayer_qkv_bias)
+VMO_INFER_TWO_LIKE_FIRST(vmo_attention_sublayer_output_bias)
+VMO_INFER_TWO_LIKE_FIRST(vmo_attention_sublayer_biases)
+VMO_INFER_TWO_LIKE_FIRST(vmo_mlp_sublayer)
 
 // qkv [T, (H + 2 KH) * D], key_cache [NB, BS, KH, D] -> [T, H * D]
 VMO_API Shape vmo_attention_blockInferShape(VMO_SHAPE_PARAMETERS) {

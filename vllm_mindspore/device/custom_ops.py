@@ -9,10 +9,10 @@ from mindspore.ops import CustomRegOp, DataType
 from vllm_mindspore.device.kernel_library import library_path
 
 
-def custom_op(name: str, num_inputs: int) -> ops.Custom:
-    """The operator that runs C function `name` on `num_inputs` tensors and gives one output.
+def custom_op(name: str, num_inputs: int, num_outputs: int = 1) -> ops.Custom:
+    """The operator that runs C function `name` on `num_inputs` tensors.
 
-    Output shape and dtype come from the function's C++ inference in the same library, so the
+    Output shapes and dtypes come from the function's C++ inference in the same library, so the
     operator works in graphs with dynamic shapes. Inputs may be written in place.
 
     Inputs must own their memory from its start: in a graph MindSpore hands a Custom kernel the base
@@ -22,6 +22,8 @@ def custom_op(name: str, num_inputs: int) -> ops.Custom:
     register = CustomRegOp(name)
     for index in range(num_inputs):
         register = register.input(index, f"x{index}", "required")
-    formats = [DataType.None_None] * (num_inputs + 1)
-    info = register.output(0, "y", "required").dtype_format(*formats).target("CPU").get_op_info()
+    for index in range(num_outputs):
+        register = register.output(index, f"y{index}", "required")
+    formats = [DataType.None_None] * (num_inputs + num_outputs)
+    info = register.dtype_format(*formats).target("CPU").get_op_info()
     return ops.Custom(f"{library_path()}:{name}", None, None, func_type="aot", reg_info=info)

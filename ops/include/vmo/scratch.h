@@ -7,7 +7,9 @@
 namespace vmo {
 
 // Independent buffers of one thread, so that nested uses do not overwrite each other.
-enum class ScratchSlot { kMaterialise0, kMaterialise1, kMaterialise2, kPack, kQuery, kTile, kGather, kTasks, kCount };
+enum class ScratchSlot {
+  kMaterialise0, kMaterialise1, kMaterialise2, kPack, kQuery, kTile, kGather, kTasks, kNarrow, kWide, kCount
+};
 
 // At least `bytes` bytes, valid until the same thread asks for the same slot again; never null
 // (std::bad_alloc is thrown and turned into an error at the API boundary).

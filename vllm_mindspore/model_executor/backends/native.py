@@ -33,6 +33,9 @@ from vllm_mindspore.model_executor.models.llama import HEAD
 if TYPE_CHECKING:
     import torch
 
+# In this phase a compiled graph is called without checking its arguments against it again, which
+# costs milliseconds: the backend makes them, and always alike.
+_INFERENCE_PHASE = "increment"
 # How MindSpore 2.10 reports a kernel that returned an error.
 _KERNEL_FAILED = "Return value from CPU AOT kernel"
 
@@ -131,10 +134,12 @@ class NativeBackend:
         row = Tensor(shape=[None], dtype=ms.int32)
         table = Tensor(shape=[None, None], dtype=ms.int32)
         slots = [] if self.adapters is None else [row]
+        self._decoder.phase = _INFERENCE_PHASE
         self._decoder.set_inputs(row, row, row, table, row, row, caches, caches, *slots)
         if self._logits is None:
             return
         hidden = Tensor(shape=[None, self._config.hidden_size], dtype=dtype)
+        self._logits.phase = _INFERENCE_PHASE
         self._logits.set_inputs(hidden, row)
 
 

@@ -9,7 +9,7 @@ before they attend, so one graph serves prefill, chunked prefill and decode.
 from __future__ import annotations
 
 import numpy as np
-from mindspore import Tensor, mint, nn, ops
+from mindspore import Parameter, Tensor, mint, nn, ops
 from mindspore.ops.auto_generate import gen_ops_prim
 
 from vllm_mindspore import bridge
@@ -35,7 +35,8 @@ def build_attention(builder: LayerBuilder, name: str, config: AttentionConfig) -
     return kind(builder, name, config)
 
 
-def _projections(name: str, config: AttentionConfig) -> tuple[list[str], list[int]]:
+def projections(name: str, config: AttentionConfig) -> tuple[list[str], list[int]]:
+    """Names and output sizes of the query, key and value projections."""
     names = [f"{name}.q_proj", f"{name}.k_proj", f"{name}.v_proj"]
     return names, [config.query_size, config.kv_size, config.kv_size]
 
@@ -45,26 +46,44 @@ def _output(builder: LayerBuilder, name: str, config: AttentionConfig) -> Linear
     return Linear(builder, f"{name}.o_proj", *sizes, bias=config.output_bias)
 
 
+def head_gammas(
+    builder: LayerBuilder, name: str, config: AttentionConfig
+) -> tuple[Parameter, Parameter]:
+    """Weights [head_dim] of the query and key norms; placeholders where there are none."""
+    if config.qk_norm:
+        take, shape = builder.source.take, (config.head_dim,)
+        return take(f"{name}.q_norm.weight", shape), take(f"{name}.k_norm.weight", shape)
+    unused, dtype = np.ones(1), builder.source.dtype
+    return (
+        bridge.constant(f"{name}.q_norm.unused", unused, dtype),
+        bridge.constant(f"{name}.k_norm.unused", unused, dtype),
+    )
+
+
+def kernel_attributes(
+    name: str, config: AttentionConfig, *, first: bool = False, input_epsilon: float = 0.0
+) -> tuple[Parameter, Parameter]:
+    """The attribute tensors of the fused kernels (ops/core/attention_attributes.h). `first` and
+    `input_epsilon` mean something only to those that hold the norm in front as well."""
+    integers = [config.num_heads, config.num_kv_heads, config.head_dim, config.rotary_dim]
+    integers += [int(config.interleaved), int(config.qk_norm), int(first), 0]
+    floats = [config.scale, config.norm_epsilon, input_epsilon]
+    return (
+        bridge.constant(f"{name}.integers", np.array(integers, np.int32)),
+        bridge.constant(f"{name}.floats", np.array(floats, np.float32)),
+    )
+
+
 class FusedAttention(nn.Cell):
     """Projections around one `vmo_attention_block` node."""
 
     def __init__(self, builder: LayerBuilder, name: str, config: AttentionConfig) -> None:
         super().__init__()
-        names, sizes = _projections(name, config)
+        names, sizes = projections(name, config)
         self.qkv = FusedLinear(builder, names, config.hidden_size, sizes, bias=config.bias)
         self.output = _output(builder, name, config)
-        if config.qk_norm:
-            self.query_gamma = builder.source.take(f"{name}.q_norm.weight", (config.head_dim,))
-            self.key_gamma = builder.source.take(f"{name}.k_norm.weight", (config.head_dim,))
-        else:
-            dtype = builder.source.dtype
-            self.query_gamma = bridge.constant(f"{name}.q_norm.unused", np.ones(1), dtype)
-            self.key_gamma = bridge.constant(f"{name}.k_norm.unused", np.ones(1), dtype)
-        integers = [config.num_heads, config.num_kv_heads, config.head_dim, config.rotary_dim]
-        integers += [int(config.interleaved), int(config.qk_norm), 0, 0]
-        floats = [config.scale, config.norm_epsilon]
-        self.integers = bridge.constant(f"{name}.integers", np.array(integers, np.int32))
-        self.floats = bridge.constant(f"{name}.floats", np.array(floats, np.float32))
+        self.query_gamma, self.key_gamma = head_gammas(builder, name, config)
+        self.integers, self.floats = kernel_attributes(name, config)
         self.attend = custom_op("vmo_attention_block", 13)
 
     def construct(
@@ -96,7 +115,7 @@ class ChainAttention(nn.Cell):
 
     def __init__(self, builder: LayerBuilder, name: str, config: AttentionConfig) -> None:
         super().__init__()
-        names, sizes = _projections(name, config)
+        names, sizes = projections(name, config)
         self.config = config
         self.qkv = SplitLinear(builder, names, config.hidden_size, sizes, bias=config.bias)
         self.output = _output(builder, name, config)

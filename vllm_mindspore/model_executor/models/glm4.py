@@ -16,8 +16,10 @@ from vllm_mindspore.model_executor.models.llama import DecoderLayer, Llama
 class Glm4DecoderLayer(DecoderLayer):
     """A decoder layer whose two blocks are also normalised behind."""
 
-    def __init__(self, builder: LayerBuilder, name: str, config: DecoderConfig) -> None:
-        super().__init__(builder, name, config)
+    def __init__(
+        self, builder: LayerBuilder, name: str, config: DecoderConfig, *, first: bool
+    ) -> None:
+        super().__init__(builder, name, config, first=first)
         hidden, epsilon = config.hidden_size, config.norm_epsilon
         self.attention_norm = RmsNorm(builder, f"{name}.post_self_attn_layernorm", hidden, epsilon)
         self.mlp_norm = RmsNorm(builder, f"{name}.post_mlp_layernorm", hidden, epsilon)
@@ -31,10 +33,10 @@ class Glm4DecoderLayer(DecoderLayer):
         value_cache: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """x and residual [T, hidden] -> the same two for the next layer."""
-        x, residual = self.input_norm(x, residual)
-        x, _ = self.attention_norm(self.attention(x, inputs, key_cache, value_cache))
-        x, residual = self.output_norm(x, residual)
-        x, _ = self.mlp_norm(self.mlp(x, inputs[-1]))
+        x, residual = self.attention(x, residual, inputs, key_cache, value_cache)
+        x, _ = self.attention_norm(x)
+        x, residual = self.mlp(x, residual, inputs[-1])
+        x, _ = self.mlp_norm(x)
         return x, residual
 
 

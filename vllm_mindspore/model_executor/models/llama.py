@@ -10,33 +10,28 @@ from mindspore import Tensor, nn, ops
 
 from vllm_mindspore import bridge
 from vllm_mindspore.device.custom_ops import custom_op
-from vllm_mindspore.model_executor.layers.activation import GatedMLP
-from vllm_mindspore.model_executor.layers.attention import PagedInputs, build_attention
+from vllm_mindspore.model_executor.layers.attention import PagedInputs
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.layers.layernorm import RmsNorm
 from vllm_mindspore.model_executor.layers.rotary_embedding import rotary_tables
+from vllm_mindspore.model_executor.layers.sublayers import (
+    build_attention_sublayer,
+    build_mlp_sublayer,
+)
 from vllm_mindspore.model_executor.models.config import DecoderConfig, decoder_config
 
 HEAD = "lm_head.weight"
 
 
 class DecoderLayer(nn.Cell):
-    """Attention and feed-forward block, each behind a norm that also adds the residual."""
+    """Attention, then the feed-forward block."""
 
-    def __init__(self, builder: LayerBuilder, name: str, config: DecoderConfig) -> None:
+    def __init__(
+        self, builder: LayerBuilder, name: str, config: DecoderConfig, *, first: bool
+    ) -> None:
         super().__init__()
-        hidden, epsilon = config.hidden_size, config.norm_epsilon
-        self.input_norm = RmsNorm(builder, f"{name}.input_layernorm", hidden, epsilon)
-        self.attention = build_attention(builder, f"{name}.self_attn", config.attention)
-        self.output_norm = RmsNorm(builder, f"{name}.post_attention_layernorm", hidden, epsilon)
-        self.mlp = GatedMLP(
-            builder,
-            f"{name}.mlp",
-            hidden,
-            config.intermediate_size,
-            bias=config.mlp_bias,
-            one_tensor=config.one_gate_up_tensor,
-        )
+        self.attention = build_attention_sublayer(builder, name, config, first=first)
+        self.mlp = build_mlp_sublayer(builder, name, config)
 
     def construct(
         self,
@@ -47,10 +42,9 @@ class DecoderLayer(nn.Cell):
         value_cache: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """x and residual [T, hidden] -> the same two for the next layer."""
-        x, residual = self.input_norm(x, residual)
-        x = self.attention(x, inputs, key_cache, value_cache)
-        x, residual = self.output_norm(x, residual)
-        return self.mlp(x, inputs[-1]), residual
+        x, residual = self.attention(x, residual, inputs, key_cache, value_cache)
+        x, residual = self.mlp(x, residual, inputs[-1])
+        return x, residual
 
 
 class Decoder(nn.Cell):
@@ -73,7 +67,10 @@ class Decoder(nn.Cell):
         self.cos = bridge.constant("rotary.cos", cos, dtype)
         self.sin = bridge.constant("rotary.sin", sin, dtype)
         self.layers = nn.CellList(
-            [layer(builder, f"model.layers.{index}", config) for index in range(config.num_layers)]
+            [
+                layer(builder, f"model.layers.{index}", config, first=index == 0)
+                for index in range(config.num_layers)
+            ]
         )
         self.norm = RmsNorm(builder, "model.norm", config.hidden_size, config.norm_epsilon)
         self.gather = ops.Gather()

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two halves of a decoder layer: a norm that first adds the residual, and what follows it.
+
+Either half takes (x, residual) and gives what it adds to the residual, and the residual to add it
+to. With fused kernels and without adapters a half is one CPU node; else it is made of the layers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from mindspore import ParameterTuple, Tensor, nn
+
+from vllm_mindspore import bridge
+from vllm_mindspore.device.custom_ops import custom_op
+from vllm_mindspore.model_executor.layers.activation import GatedMLP
+from vllm_mindspore.model_executor.layers.attention import (
+    PagedInputs,
+    build_attention,
+    head_gammas,
+    kernel_attributes,
+    projections,
+)
+from vllm_mindspore.model_executor.layers.build import LayerBuilder
+from vllm_mindspore.model_executor.layers.layernorm import RmsNorm
+from vllm_mindspore.model_executor.models.config import DecoderConfig
+
+_ATTENTION_KERNELS = {
+    (False, False): "vmo_attention_sublayer",
+    (True, False): "vmo_attention_sublayer_qkv_bias",
+    (False, True): "vmo_attention_sublayer_output_bias",
+    (True, True): "vmo_attention_sublayer_biases",
+}
+"""By whether the projections and whether the output projection have biases."""
+
+
+def build_attention_sublayer(
+    builder: LayerBuilder, layer: str, config: DecoderConfig, *, first: bool
+) -> nn.Cell:
+    """Attention of decoder layer `layer`; the first one gets no residual."""
+    if builder.fused and builder.adapters is None:
+        return FusedAttentionSublayer(builder, layer, config, first=first)
+    return AttentionSublayer(builder, layer, config)
+
+
+def build_mlp_sublayer(builder: LayerBuilder, layer: str, config: DecoderConfig) -> nn.Cell:
+    """The feed-forward block of decoder layer `layer`."""
+    plain = not config.mlp_bias and not config.one_gate_up_tensor
+    if builder.fused and builder.adapters is None and plain:
+        return FusedMlpSublayer(builder, layer, config)
+    return MlpSublayer(builder, layer, config)
+
+
+class AttentionSublayer(nn.Cell):
+    """Norm and attention of their own."""
+
+    def __init__(self, builder: LayerBuilder, layer: str, config: DecoderConfig) -> None:
+        super().__init__()
+        hidden, epsilon = config.hidden_size, config.norm_epsilon
+        self.norm = RmsNorm(builder, f"{layer}.input_layernorm", hidden, epsilon)
+        self.attention = build_attention(builder, f"{layer}.self_attn", config.attention)
+
+    def construct(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        inputs: PagedInputs,
+        key_cache: Tensor,
+        value_cache: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """x and residual [T, hidden] -> the same two."""
+        x, residual = self.norm(x, residual)
+        return self.attention(x, inputs, key_cache, value_cache), residual
+
+
+class FusedAttentionSublayer(nn.Cell):
+    """The same as one node. Its tensors in call order: ops/core/sublayers.h."""
+
+    def __init__(
+        self, builder: LayerBuilder, layer: str, config: DecoderConfig, *, first: bool
+    ) -> None:
+        super().__init__()
+        take, attention, name = builder.source.take, config.attention, f"{layer}.self_attn"
+        names, sizes = projections(name, attention)
+        self.gamma = take(f"{layer}.input_layernorm.weight", (config.hidden_size,))
+        weights = [
+            take(f"{part}.weight", (size, config.hidden_size))
+            for part, size in zip(names, sizes, strict=True)
+        ]
+        if attention.bias:
+            weights += [
+                take(f"{part}.bias", (size,)) for part, size in zip(names, sizes, strict=True)
+            ]
+        weights.append(take(f"{name}.o_proj.weight", (config.hidden_size, attention.query_size)))
+        if attention.output_bias:
+            weights.append(take(f"{name}.o_proj.bias", (config.hidden_size,)))
+        self.parameters = ParameterTuple([*weights, *head_gammas(builder, name, attention)])
+        self.attributes = ParameterTuple(
+            kernel_attributes(name, attention, first=first, input_epsilon=config.norm_epsilon)
+        )
+        self.first = first
+        kernel = _ATTENTION_KERNELS[attention.bias, attention.output_bias]
+        self.kernel = custom_op(kernel, 3 + len(self.parameters) + 10, num_outputs=2)
+
+    def construct(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        inputs: PagedInputs,
+        key_cache: Tensor,
+        value_cache: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """x and residual [T, hidden] -> the same two."""
+        _, cos, sin, slots, tables, contexts, queries, _ = inputs
+        y, summed = self.kernel(
+            x,
+            x if self.first else residual,
+            self.gamma,
+            *self.parameters,
+            cos,
+            sin,
+            slots,
+            tables,
+            contexts,
+            queries,
+            key_cache,
+            value_cache,
+            *self.attributes,
+        )
+        return y, summed
+
+
+class MlpSublayer(nn.Cell):
+    """Norm and feed-forward block of their own."""
+
+    def __init__(self, builder: LayerBuilder, layer: str, config: DecoderConfig) -> None:
+        super().__init__()
+        hidden, epsilon = config.hidden_size, config.norm_epsilon
+        self.norm = RmsNorm(builder, f"{layer}.post_attention_layernorm", hidden, epsilon)
+        self.mlp = GatedMLP(
+            builder,
+            f"{layer}.mlp",
+            hidden,
+            config.intermediate_size,
+            bias=config.mlp_bias,
+            one_tensor=config.one_gate_up_tensor,
+        )
+
+    def construct(self, x: Tensor, residual: Tensor, slots: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x and residual [T, hidden], adapter slots i32 [T] -> x and residual."""
+        x, residual = self.norm(x, residual)
+        return self.mlp(x, slots), residual
+
+
+class FusedMlpSublayer(nn.Cell):
+    """The same as one node. Its tensors in call order: ops/core/sublayers.h."""
+
+    def __init__(self, builder: LayerBuilder, layer: str, config: DecoderConfig) -> None:
+        super().__init__()
+        take, hidden, inner = builder.source.take, config.hidden_size, config.intermediate_size
+        self.parameters = ParameterTuple(
+            [
+                take(f"{layer}.post_attention_layernorm.weight", (hidden,)),
+                take(f"{layer}.mlp.gate_proj.weight", (inner, hidden)),
+                take(f"{layer}.mlp.up_proj.weight", (inner, hidden)),
+                take(f"{layer}.mlp.down_proj.weight", (hidden, inner)),
+            ]
+        )
+        epsilon = np.array([config.norm_epsilon], np.float32)
+        self.epsilon = bridge.constant(f"{layer}.mlp.epsilon", epsilon)
+        self.kernel = custom_op("vmo_mlp_sublayer", 3 + len(self.parameters), num_outputs=2)
+
+    def construct(self, x: Tensor, residual: Tensor, slots: None = None) -> tuple[Tensor, Tensor]:
+        """x and residual [T, hidden] -> the same two; not for models with adapters."""
+        y, summed = self.kernel(x, residual, *self.parameters, self.epsilon)
+        return y, summed
