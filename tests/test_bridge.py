@@ -140,3 +140,14 @@ def test_constants_convert_to_the_dtype_or_keep_theirs() -> None:
     assert converted.dtype == ms.bfloat16
     expected = torch.tensor([0.1, -2.0, 3.0]).to(torch.bfloat16)
     assert torch.equal(bridge.to_torch(converted), expected)
+
+
+def test_bits_keep_bfloat16_in_place() -> None:
+    """int16 of the same bits over the same memory; other dtypes as they are."""
+    weight = values(torch.bfloat16)
+    parameter = bridge.bits_parameter("layer.weight", weight)
+    assert parameter.dtype == ms.int16
+    assert parameter.data_ptr() == weight.data_ptr()
+    assert torch.equal(torch.from_numpy(parameter.asnumpy()).view(torch.bfloat16), weight)
+    plain = values(torch.float16)
+    assert bridge.bits_parameter("layer.weight", plain).dtype == ms.float16

@@ -66,6 +66,11 @@ def parameter(name: str, tensor: torch.Tensor) -> Parameter:
     return frozen
 
 
+def bits_parameter(name: str, tensor: torch.Tensor) -> Parameter:
+    """The same for kernels that take bfloat16 as int16 of the same bits: never moved."""
+    return parameter(name, tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor)
+
+
 def _from_torch_by_numpy(tensor: torch.Tensor) -> Tensor:
     if tensor.dtype == torch.bfloat16:
         return Tensor.from_numpy(tensor.view(torch.int16).numpy()).view(ms.bfloat16)

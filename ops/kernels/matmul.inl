@@ -8,14 +8,12 @@ namespace {
 constexpr int kTileRows = 48;
 constexpr int kTileCols = 64;
 
-// With few rows of x the weights are streamed once from memory. Fetching the next group of rows into the second-level
-// cache while this one is used reads 1.7 times as fast, on one Zen 4 core, as the hardware prefetchers alone.
+// Weights are streamed from memory. Fetching the next group of rows into the second-level cache while this one is used
+// reads 1.7 times as fast, on one Zen 4 core, as the hardware prefetchers alone.
 constexpr int64_t kMinPrefetchBytes = 8192;
-constexpr int64_t kStreamingRows = 16;
 
 template <class T>
-inline int64_t prefetch_distance(int64_t rows, int64_t ldw) {
-  if (rows > kStreamingRows) return 0;
+inline int64_t prefetch_distance(int64_t ldw) {
   const int64_t next_rows = kDotCols * ldw, least = kMinPrefetchBytes / static_cast<int64_t>(sizeof(T));
   return next_rows > least ? next_rows : least;
 }
@@ -79,21 +77,22 @@ inline void for_sub_tiles(const Tile& tile, Body body) {
 }
 
 template <class T>
-inline void product(const char* x, int64_t ldx, const char* w, int64_t ldw, int64_t rows, int64_t inner,
-                    const Tile& tile, float* sums) {
+inline void product(const char* x, int64_t ldx, const char* w, int64_t ldw, int64_t inner, const Tile& tile,
+                    bool stream, float* sums) {
   const T* x_rows[kTileRows];
   const T* w_rows[kTileCols];
   const int m = static_cast<int>(tile.m1 - tile.m0), n = static_cast<int>(tile.n1 - tile.n0);
   row_pointers(x, ldx, tile.m0, m, x_rows);
   row_pointers(w, ldw, tile.n0, n, w_rows);
-  dot_tile<T>(x_rows, m, w_rows, n, inner, prefetch_distance<T>(rows, ldw), sums, kTileCols);
+  dot_tile<T>(x_rows, m, w_rows, n, inner, stream ? prefetch_distance<T>(ldw) : 0, sums, kTileCols);
 }
 
 template <class T>
 void linear(const LinearArgs& args, const Tile& tile) {
   alignas(64) float sums[kTileRows * kTileCols];
   for_sub_tiles(tile, [&](const Tile& part) {
-    product<T>(args.x, args.ldx, args.w[part.weight], args.ldw[part.weight], args.rows, args.inner, part, sums);
+    const bool stream = part.m0 == tile.m0;  // later rows find the weights in the cache
+    product<T>(args.x, args.ldx, args.w[part.weight], args.ldw[part.weight], args.inner, part, stream, sums);
     store_linear<T>(args, part, sums);
   });
 }
@@ -103,8 +102,9 @@ void gate_up(const GateUpArgs& args, const Tile& tile) {
   alignas(64) float gate[kTileRows * kTileCols];
   alignas(64) float up[kTileRows * kTileCols];
   for_sub_tiles(tile, [&](const Tile& part) {
-    product<T>(args.x, args.ldx, args.gate, args.ldgate, args.rows, args.inner, part, gate);
-    product<T>(args.x, args.ldx, args.up, args.ldup, args.rows, args.inner, part, up);
+    const bool stream = part.m0 == tile.m0;
+    product<T>(args.x, args.ldx, args.gate, args.ldgate, args.inner, part, stream, gate);
+    product<T>(args.x, args.ldx, args.up, args.ldup, args.inner, part, stream, up);
     store_gate_up<T>(args, part, gate, up);
   });
 }

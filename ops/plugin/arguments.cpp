@@ -46,6 +46,12 @@ Status Arguments::input(int i, TensorView* out) const {
   return kOk;
 }
 
+Status Arguments::weight(int i, DType dtype, TensorView* out) const {
+  VMO_TRY(input(i, out));
+  if (dtype == DType::kBFloat16 && out->dtype == DType::kInt16) out->dtype = DType::kBFloat16;
+  return kOk;
+}
+
 Status Arguments::output(int from_end, TensorView* out) const { return view(count_ - from_end, out); }
 
 namespace {

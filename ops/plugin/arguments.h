@@ -31,6 +31,9 @@ class Arguments {
   Status require_count(int expected) const;
   // Input tensor with its strides; a null-data view for None.
   Status input(int i, TensorView* out) const;
+  // Input that holds weights for values of type `dtype`: bfloat16 may come as int16 of the same bits, since MindSpore
+  // moves bfloat16 parameters to memory of its own.
+  Status weight(int i, DType dtype, TensorView* out) const;
   // Output counted from the end: output(1) is the last argument.
   Status output(int from_end, TensorView* out) const;
   Status integer(int i, const char* name, int64_t* out) const;

@@ -16,6 +16,14 @@ Status inputs(const Arguments& args, int count, TensorView* out) {
   return kOk;
 }
 
+// Input 0 as it is, the others as weights for it.
+Status weighted_inputs(const Arguments& args, int count, TensorView* out) {
+  VMO_TRY(args.require_count(count + 1));
+  VMO_TRY(args.input(0, &out[0]));
+  for (int i = 1; i < count; ++i) VMO_TRY(args.weight(i, out[0].dtype, &out[i]));
+  return kOk;
+}
+
 // x [..., K], kWeights weights [N, K], then (kBias) as many biases [N] -> y [..., sum of N]
 template <int kWeights, bool kBias>
 Status run_linear(const Arguments& args) {
@@ -27,7 +35,7 @@ Status run_linear(const Arguments& args) {
                 args.count() - 1, kInputs, kWeights, kBias ? ", as many biases" : "");
   }
   TensorView in[kInputs], y;
-  VMO_TRY(inputs(args, kInputs, in));
+  VMO_TRY(weighted_inputs(args, kInputs, in));
   VMO_TRY(args.output(1, &y));
   return linear(args.op(), in[0], kWeights, in + 1, kBias ? in + 1 + kWeights : nullptr, y);
 }
@@ -35,7 +43,7 @@ Status run_linear(const Arguments& args) {
 // x [..., K], gate [I, K], up [I, K] -> y [..., I]
 Status run_gate_up_swiglu(const Arguments& args) {
   TensorView in[3], y;
-  VMO_TRY(inputs(args, 3, in));
+  VMO_TRY(weighted_inputs(args, 3, in));
   VMO_TRY(args.output(1, &y));
   return gate_up_swiglu(args.op(), in[0], in[1], in[2], y);
 }
@@ -53,9 +61,19 @@ Status run_lora(const Arguments& args) {
 // hidden [T, K], rows int32 [R], weight [V, K] -> y float32 [R, V]
 Status run_lm_head(const Arguments& args) {
   TensorView in[3], y;
-  VMO_TRY(inputs(args, 3, in));
+  VMO_TRY(weighted_inputs(args, 3, in));
   VMO_TRY(args.output(1, &y));
   return lm_head(args.op(), in[0], in[1], in[2], y);
+}
+
+// weight [V, K], ids int32 [T], any tensor of the result's dtype -> y [T, K]
+Status run_embedding(const Arguments& args) {
+  TensorView weight, ids, y;
+  VMO_TRY(args.require_count(4));
+  VMO_TRY(args.output(1, &y));
+  VMO_TRY(args.weight(0, y.dtype, &weight));
+  VMO_TRY(args.input(1, &ids));
+  return gather(args.op(), weight, ids, 0, 0, y);
 }
 
 // key, value, key_cache, value_cache, slot_mapping -> int32 [1] that is always 0 (its readers only need an order)
@@ -85,7 +103,7 @@ Status run_paged_attention(const Arguments& args) {
 // The tensors of AttentionBlockTensor (core/attention_attributes.h) in that order.
 Status run_attention_block(const Arguments& args) {
   TensorView tensors[kAttentionBlockTensors];
-  VMO_TRY(inputs(args, kAttentionOut, tensors));
+  VMO_TRY(weighted_inputs(args, kAttentionOut, tensors));
   VMO_TRY(args.output(1, &tensors[kAttentionOut]));
   return attention_block_from(args.op(), tensors);
 }
@@ -104,6 +122,7 @@ VMO_DEFINE_KERNEL(vmo_lora_1, vmo::plugin::run_lora<1>, nullptr)
 VMO_DEFINE_KERNEL(vmo_lora_2, vmo::plugin::run_lora<2>, nullptr)
 VMO_DEFINE_KERNEL(vmo_lora_3, vmo::plugin::run_lora<3>, nullptr)
 VMO_DEFINE_KERNEL(vmo_lm_head, vmo::plugin::run_lm_head, nullptr)
+VMO_DEFINE_KERNEL(vmo_embedding, vmo::plugin::run_embedding, nullptr)
 VMO_DEFINE_KERNEL(vmo_reshape_and_cache, vmo::plugin::run_reshape_and_cache, nullptr)
 VMO_DEFINE_KERNEL(vmo_paged_attention, vmo::plugin::run_paged_attention, nullptr)
 VMO_DEFINE_KERNEL(vmo_attention_block, vmo::plugin::run_attention_block, nullptr)

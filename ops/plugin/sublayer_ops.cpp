@@ -11,11 +11,13 @@ namespace {
 
 constexpr int kMostInputs = 32;
 
+// Input 0 tells the dtype of those of the others that are weights.
 Status read(const Arguments& args, int inputs, TensorView* tensors, TensorView* y, TensorView* sum) {
   if (args.count() != inputs + 2) {
     return fail(args.op(), "got %d arguments; this name takes %d inputs and two outputs", args.count(), inputs);
   }
-  for (int i = 0; i < inputs; ++i) VMO_TRY(args.input(i, &tensors[i]));
+  VMO_TRY(args.input(0, &tensors[0]));
+  for (int i = 1; i < inputs; ++i) VMO_TRY(args.weight(i, tensors[0].dtype, &tensors[i]));
   VMO_TRY(args.output(2, y));
   return args.output(1, sum);
 }

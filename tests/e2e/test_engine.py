@@ -63,12 +63,13 @@ def test_a_step_runs_only_the_planned_nodes(llm: LLM) -> None:
         library.reset_stats()
         worker_of(llm)._dummy_step(1, 1, 1)
         calls = {name: library.op_stats(name).calls for name in library.registered_ops()}
-        custom = ("vmo_attention_sublayer", "vmo_mlp_sublayer", "vmo_lm_head")
+        custom = ("vmo_embedding", "vmo_attention_sublayer", "vmo_mlp_sublayer", "vmo_lm_head")
         calls |= {name: library.op_stats(name).calls for name in custom}
     finally:
         library.enable_stats(False)
     assert {name: count for name, count in calls.items() if count} == {
-        "Gather": 3,
+        "Gather": 2,
+        "vmo_embedding": 1,
         "AddRmsNorm": 1,
         "vmo_attention_sublayer": LAYERS,
         "vmo_mlp_sublayer": LAYERS,

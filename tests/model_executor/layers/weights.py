@@ -37,6 +37,10 @@ class RandomSource:
         """Makes the weight on its first use."""
         return bridge.parameter(name, self.weight(name, shape))
 
+    def take_bits(self, name: str, shape: Sequence[int]) -> Any:
+        """The same weight as the fused kernels take it."""
+        return bridge.bits_parameter(name, self.weight(name, shape))
+
     def take_merged(self, names: Sequence[str], shapes: Sequence[Sequence[int]]) -> Any:
         """The weights concatenated along their first axis."""
         parts = [self.weight(name, shape) for name, shape in zip(names, shapes, strict=True)]

@@ -8,7 +8,7 @@ from mindspore.ops.auto_generate import gen_ops_prim
 
 from vllm_mindspore.device.custom_ops import custom_op
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
-from vllm_mindspore.model_executor.layers.linear import FusedLinear, Linear, MergedLinear
+from vllm_mindspore.model_executor.layers.linear import FusedLinear, MergedLinear, build_linear
 
 
 class FusedSwiglu(nn.Cell):
@@ -16,8 +16,8 @@ class FusedSwiglu(nn.Cell):
 
     def __init__(self, builder: LayerBuilder, name: str, hidden: int, inner: int) -> None:
         super().__init__()
-        self.gate = builder.source.take(f"{name}.gate_proj.weight", (inner, hidden))
-        self.up = builder.source.take(f"{name}.up_proj.weight", (inner, hidden))
+        self.gate = builder.source.take_bits(f"{name}.gate_proj.weight", (inner, hidden))
+        self.up = builder.source.take_bits(f"{name}.up_proj.weight", (inner, hidden))
         self.kernel = custom_op("vmo_gate_up_swiglu", 3)
 
     def construct(self, x: Tensor, slots: None = None) -> Tensor:
@@ -50,7 +50,7 @@ class OneTensorSwiglu(nn.Cell):
 
     def __init__(self, builder: LayerBuilder, name: str, hidden: int, inner: int) -> None:
         super().__init__()
-        self.gate_up = Linear(builder, f"{name}.gate_up_proj", hidden, 2 * inner)
+        self.gate_up = build_linear(builder, f"{name}.gate_up_proj", hidden, 2 * inner)
         self.swiglu = gen_ops_prim.Swiglu()
 
     def construct(self, x: Tensor, slots: Tensor | None = None) -> Tensor:
@@ -82,7 +82,7 @@ class GatedMLP(nn.Cell):
             self.activation = FusedSwiglu(builder, name, hidden, inner)
         else:
             self.activation = ChainSwiglu(builder, name, hidden, inner, bias=bias)
-        self.down = Linear(builder, f"{name}.down_proj", inner, hidden, bias=bias)
+        self.down = build_linear(builder, f"{name}.down_proj", inner, hidden, bias=bias)
 
     def construct(self, x: Tensor, slots: Tensor | None = None) -> Tensor:
         """x [T, hidden], adapter slots i32 [T] -> [T, hidden]."""

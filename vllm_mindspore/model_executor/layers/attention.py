@@ -9,7 +9,7 @@ before they attend, so one graph serves prefill, chunked prefill and decode.
 from __future__ import annotations
 
 import numpy as np
-from mindspore import Parameter, Tensor, mint, nn, ops
+from mindspore import Tensor, mint, nn, ops
 from mindspore.ops.auto_generate import gen_ops_prim
 
 from vllm_mindspore import bridge
@@ -17,7 +17,7 @@ from vllm_mindspore.device.custom_ops import custom_op
 from vllm_mindspore.model_executor.layers.attention_config import AttentionConfig
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.layers.layernorm import RmsNorm
-from vllm_mindspore.model_executor.layers.linear import FusedLinear, Linear, SplitLinear
+from vllm_mindspore.model_executor.layers.linear import FusedLinear, SplitLinear, build_linear
 
 PagedInputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]
 """positions i32 [T], cos and sin [T, rotary_dim], slot mapping i32 [T], block tables
@@ -41,37 +41,30 @@ def projections(name: str, config: AttentionConfig) -> tuple[list[str], list[int
     return names, [config.query_size, config.kv_size, config.kv_size]
 
 
-def _output(builder: LayerBuilder, name: str, config: AttentionConfig) -> Linear:
+def _output(builder: LayerBuilder, name: str, config: AttentionConfig) -> nn.Cell:
     sizes = (config.query_size, config.hidden_size)
-    return Linear(builder, f"{name}.o_proj", *sizes, bias=config.output_bias)
+    return build_linear(builder, f"{name}.o_proj", *sizes, bias=config.output_bias)
 
 
-def head_gammas(
-    builder: LayerBuilder, name: str, config: AttentionConfig
-) -> tuple[Parameter, Parameter]:
-    """Weights [head_dim] of the query and key norms; placeholders where there are none."""
+def head_gammas(builder: LayerBuilder, name: str, config: AttentionConfig) -> tuple[Tensor, Tensor]:
+    """Weights [head_dim] of the query and key norms for the fused kernels; placeholders where
+    there are none."""
     if config.qk_norm:
-        take, shape = builder.source.take, (config.head_dim,)
+        take, shape = builder.source.take_bits, (config.head_dim,)
         return take(f"{name}.q_norm.weight", shape), take(f"{name}.k_norm.weight", shape)
-    unused, dtype = np.ones(1), builder.source.dtype
-    return (
-        bridge.constant(f"{name}.q_norm.unused", unused, dtype),
-        bridge.constant(f"{name}.k_norm.unused", unused, dtype),
-    )
+    unused = Tensor(np.zeros(1, np.float32), bridge.to_mindspore_dtype(builder.source.dtype))
+    return unused, unused
 
 
 def kernel_attributes(
-    name: str, config: AttentionConfig, *, first: bool = False, input_epsilon: float = 0.0
-) -> tuple[Parameter, Parameter]:
+    config: AttentionConfig, *, first: bool = False, input_epsilon: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """The attribute tensors of the fused kernels (ops/core/attention_attributes.h). `first` and
     `input_epsilon` mean something only to those that hold the norm in front as well."""
     integers = [config.num_heads, config.num_kv_heads, config.head_dim, config.rotary_dim]
     integers += [int(config.interleaved), int(config.qk_norm), int(first), 0]
     floats = [config.scale, config.norm_epsilon, input_epsilon]
-    return (
-        bridge.constant(f"{name}.integers", np.array(integers, np.int32)),
-        bridge.constant(f"{name}.floats", np.array(floats, np.float32)),
-    )
+    return Tensor(np.array(integers, np.int32)), Tensor(np.array(floats, np.float32))
 
 
 class FusedAttention(nn.Cell):
@@ -83,7 +76,7 @@ class FusedAttention(nn.Cell):
         self.qkv = FusedLinear(builder, names, config.hidden_size, sizes, bias=config.bias)
         self.output = _output(builder, name, config)
         self.query_gamma, self.key_gamma = head_gammas(builder, name, config)
-        self.integers, self.floats = kernel_attributes(name, config)
+        self.integers, self.floats = kernel_attributes(config)
         self.attend = custom_op("vmo_attention_block", 13)
 
     def construct(

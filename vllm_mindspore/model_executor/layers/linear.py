@@ -12,8 +12,17 @@ from vllm_mindspore.model_executor.layers.adapters import build_adapters
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 
 
+def build_linear(
+    builder: LayerBuilder, name: str, in_features: int, out_features: int, *, bias: bool = False
+) -> nn.Cell:
+    """One projection with the builder's kernels."""
+    if builder.fused:
+        return FusedLinear(builder, [name], in_features, [out_features], bias=bias)
+    return Linear(builder, name, in_features, out_features, bias=bias)
+
+
 class Linear(nn.Cell):
-    """One projection."""
+    """One projection in primitives."""
 
     def __init__(
         self,
@@ -40,7 +49,7 @@ class Linear(nn.Cell):
 
 
 class FusedLinear(nn.Cell):
-    """Two or three projections of the same input in one node; outputs concatenated.
+    """One to three projections of the same input in one node; outputs concatenated.
 
     The weights stay separate, so they remain mapped from the checkpoint file.
     """
@@ -56,7 +65,7 @@ class FusedLinear(nn.Cell):
     ) -> None:
         super().__init__()
         sizes = list(zip(names, out_features, strict=True))
-        take = builder.source.take
+        take = builder.source.take_bits
         weights = [take(f"{name}.weight", (size, in_features)) for name, size in sizes]
         biases = [take(f"{name}.bias", (size,)) for name, size in sizes] if bias else []
         self.parameters = ParameterTuple(weights + biases)

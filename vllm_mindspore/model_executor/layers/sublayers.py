@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn
 
-from vllm_mindspore import bridge
 from vllm_mindspore.device.custom_ops import custom_op
 from vllm_mindspore.model_executor.layers.activation import GatedMLP
 from vllm_mindspore.model_executor.layers.attention import (
@@ -79,7 +78,7 @@ class FusedAttentionSublayer(nn.Cell):
         self, builder: LayerBuilder, layer: str, config: DecoderConfig, *, first: bool
     ) -> None:
         super().__init__()
-        take, attention, name = builder.source.take, config.attention, f"{layer}.self_attn"
+        take, attention, name = builder.source.take_bits, config.attention, f"{layer}.self_attn"
         names, sizes = projections(name, attention)
         self.gamma = take(f"{layer}.input_layernorm.weight", (config.hidden_size,))
         weights = [
@@ -93,13 +92,14 @@ class FusedAttentionSublayer(nn.Cell):
         weights.append(take(f"{name}.o_proj.weight", (config.hidden_size, attention.query_size)))
         if attention.output_bias:
             weights.append(take(f"{name}.o_proj.bias", (config.hidden_size,)))
-        self.parameters = ParameterTuple([*weights, *head_gammas(builder, name, attention)])
-        self.attributes = ParameterTuple(
-            kernel_attributes(name, attention, first=first, input_epsilon=config.norm_epsilon)
+        self.parameters = ParameterTuple(weights)
+        self.query_gamma, self.key_gamma = head_gammas(builder, name, attention)
+        self.attributes = kernel_attributes(
+            attention, first=first, input_epsilon=config.norm_epsilon
         )
         self.first = first
         kernel = _ATTENTION_KERNELS[attention.bias, attention.output_bias]
-        self.kernel = custom_op(kernel, 3 + len(self.parameters) + 10, num_outputs=2)
+        self.kernel = custom_op(kernel, len(self.parameters) + 15, num_outputs=2)
 
     def construct(
         self,
@@ -116,6 +116,8 @@ class FusedAttentionSublayer(nn.Cell):
             x if self.first else residual,
             self.gamma,
             *self.parameters,
+            self.query_gamma,
+            self.key_gamma,
             cos,
             sin,
             slots,
@@ -156,7 +158,7 @@ class FusedMlpSublayer(nn.Cell):
 
     def __init__(self, builder: LayerBuilder, layer: str, config: DecoderConfig) -> None:
         super().__init__()
-        take, hidden, inner = builder.source.take, config.hidden_size, config.intermediate_size
+        take, hidden, inner = builder.source.take_bits, config.hidden_size, config.intermediate_size
         self.parameters = ParameterTuple(
             [
                 take(f"{layer}.post_attention_layernorm.weight", (hidden,)),
@@ -165,8 +167,7 @@ class FusedMlpSublayer(nn.Cell):
                 take(f"{layer}.mlp.down_proj.weight", (hidden, inner)),
             ]
         )
-        epsilon = np.array([config.norm_epsilon], np.float32)
-        self.epsilon = bridge.constant(f"{layer}.mlp.epsilon", epsilon)
+        self.epsilon = Tensor(np.array([config.norm_epsilon], np.float32))
         self.kernel = custom_op("vmo_mlp_sublayer", 3 + len(self.parameters), num_outputs=2)
 
     def construct(self, x: Tensor, residual: Tensor, slots: None = None) -> tuple[Tensor, Tensor]:

@@ -15,10 +15,35 @@ from vllm_mindspore.model_executor.model_loader.safetensors_header import open_r
 if TYPE_CHECKING:
     from vllm.config import LoadConfig, ModelConfig
 
-_MODEL_FILES = ("config.json", "generation_config.json")
+_CONFIG = "config.json"
+_MODEL_FILES = (_CONFIG, "generation_config.json")
+# More layers than any model has, and few enough for transformers to write the kind of each down.
+_MOST_LAYERS = 10_000
+# Sizes that every supported model states; those that may be null have another default.
+_SIZES = ("hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads")
+_SIZES_OR_NULL = ("intermediate_size", "num_key_value_heads", "head_dim", "max_position_embeddings")
 _TOKENIZER = "tokenizer.json"
 _TOKENIZER_PATTERNS = ("tokenizer.*", "vocab.*", "tekken.json", "*.tiktoken", "*.model")
 _TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+
+def check_config(folder: Path) -> None:
+    """Before anybody reads the config.json of a local model: an object with possible sizes.
+
+    Raises ValueError naming the file, what was expected and found.
+    """
+    config = (_check_object(folder / _CONFIG) if folder.is_dir() else None) or {}
+    for name in (*_SIZES, *_SIZES_OR_NULL):
+        size = config.get(name, 1)
+        if size is None and name in _SIZES_OR_NULL:
+            continue
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ValueError(f"{folder / _CONFIG}: {name}={size!r} must be a positive integer")
+        if name == "num_hidden_layers" and size > _MOST_LAYERS:
+            raise ValueError(
+                f"{folder / _CONFIG}: {name}={size} is more than any model has; expected at most "
+                f"{_MOST_LAYERS}"
+            )
 
 
 def check(model: ModelConfig, load: LoadConfig) -> None:

@@ -51,6 +51,7 @@ class SafetensorsSource:
         self._taken: dict[str, torch.Tensor] = {}
         # A weight that two graphs read is one Parameter, of which MindSpore has one copy at most.
         self._parameters: dict[str, Parameter] = {}
+        self._bits: dict[str, Parameter] = {}
         self._unset_bytes = 0
 
     def has(self, name: str) -> bool:
@@ -63,6 +64,12 @@ class SafetensorsSource:
         if name not in self._parameters:
             self._parameters[name] = bridge.parameter(name, self._tensor(name, tuple(shape)))
         return self._parameters[name]
+
+    def take_bits(self, name: str, shape: Sequence[int]) -> Parameter:
+        """The same; bfloat16 stays mapped."""
+        if name not in self._bits:
+            self._bits[name] = bridge.bits_parameter(name, self._tensor(name, tuple(shape)))
+        return self._bits[name]
 
     def take_merged(self, names: Sequence[str], shapes: Sequence[Sequence[int]]) -> Parameter:
         """The tensors concatenated along their first axis, copied."""

@@ -44,6 +44,10 @@ class ParameterSource(Protocol):
         One graph must not read it in two places: MindSpore would copy it in every call.
         """
 
+    def take_bits(self, name: str, shape: Sequence[int]) -> Parameter:
+        """The same for our own kernels: bfloat16 as int16 of the same bits, since MindSpore would
+        move bfloat16 into memory of its own (see `bridge.parameter`)."""
+
     def take_merged(self, names: Sequence[str], shapes: Sequence[Sequence[int]]) -> Parameter:
         """Several weights concatenated along their first axis (a copy)."""
 
@@ -104,6 +108,10 @@ class DecoderSource:
         """As the source, for the name without prefix."""
         return self._source.take(name.removeprefix(DECODER_PREFIX), shape)
 
+    def take_bits(self, name: str, shape: Sequence[int]) -> Parameter:
+        """As the source, for the name without prefix."""
+        return self._source.take_bits(name.removeprefix(DECODER_PREFIX), shape)
+
     def take_merged(self, names: Sequence[str], shapes: Sequence[Sequence[int]]) -> Parameter:
         """As the source, for the names without prefix."""
         return self._source.take_merged([n.removeprefix(DECODER_PREFIX) for n in names], shapes)
@@ -119,7 +127,9 @@ class DummySource:
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.num_bytes = 0
+        self._tensors: dict[str, torch.Tensor] = {}
         self._parameters: dict[str, Parameter] = {}
+        self._bits: dict[str, Parameter] = {}
         generator = np.random.default_rng(_DUMMY_SEED)
         pattern = generator.uniform(-_DUMMY_SCALE, _DUMMY_SCALE, _DUMMY_PERIOD)
         self._pattern = torch.from_numpy(pattern).to(dtype)
@@ -133,10 +143,14 @@ class DummySource:
 
         Raises ValueError for a shape that no memory can hold."""
         if name not in self._parameters:
-            tensor = self._fill(name, tuple(shape))
-            self.num_bytes += tensor.nbytes
-            self._parameters[name] = bridge.parameter(name, tensor)
+            self._parameters[name] = bridge.parameter(name, self._tensor(name, tuple(shape)))
         return self._parameters[name]
+
+    def take_bits(self, name: str, shape: Sequence[int]) -> Parameter:
+        """The same values."""
+        if name not in self._bits:
+            self._bits[name] = bridge.bits_parameter(name, self._tensor(name, tuple(shape)))
+        return self._bits[name]
 
     def take_merged(self, names: Sequence[str], shapes: Sequence[Sequence[int]]) -> Parameter:
         """Random values of the concatenated shape."""
@@ -145,6 +159,12 @@ class DummySource:
 
     def finish(self) -> None:
         """Dummy weights always fit."""
+
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        if name not in self._tensors:
+            self._tensors[name] = self._fill(name, shape)
+            self.num_bytes += self._tensors[name].nbytes
+        return self._tensors[name]
 
     def _fill(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         count = math.prod(shape)

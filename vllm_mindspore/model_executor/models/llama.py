@@ -12,6 +12,7 @@ from vllm_mindspore import bridge
 from vllm_mindspore.device.custom_ops import custom_op
 from vllm_mindspore.model_executor.layers.attention import PagedInputs
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
+from vllm_mindspore.model_executor.layers.embedding import build_embedding
 from vllm_mindspore.model_executor.layers.layernorm import RmsNorm
 from vllm_mindspore.model_executor.layers.rotary_embedding import rotary_tables
 from vllm_mindspore.model_executor.layers.sublayers import (
@@ -58,8 +59,8 @@ class Decoder(nn.Cell):
         layer: type[DecoderLayer],
     ) -> None:
         super().__init__()
-        self.embedding = builder.source.take(
-            "model.embed_tokens.weight", (config.vocab_size, config.hidden_size)
+        self.embed = build_embedding(
+            builder, "model.embed_tokens", config.vocab_size, config.hidden_size
         )
         cos, sin = rotary_tables(config.rotary, max_positions)
         self.table_bytes = cos.nbytes + sin.nbytes
@@ -89,7 +90,7 @@ class Decoder(nn.Cell):
         adapters: Tensor | None = None,
     ) -> Tensor:
         """Step inputs (see worker.input_batch.StepInputs) -> normalised hidden [T, hidden]."""
-        x = self.gather(self.embedding, token_ids, 0)
+        x = self.embed(token_ids)
         cos = self.gather(self.cos, positions, 0)
         sin = self.gather(self.sin, positions, 0)
         inputs = (
@@ -115,7 +116,7 @@ class FusedLogits(nn.Cell):
 
     def __init__(self, builder: LayerBuilder, name: str, config: DecoderConfig) -> None:
         super().__init__()
-        self.weight = builder.source.take(name, (config.vocab_size, config.hidden_size))
+        self.weight = builder.source.take_bits(name, (config.vocab_size, config.hidden_size))
         self.kernel = custom_op("vmo_lm_head", 3)
 
     def construct(self, hidden: Tensor, rows: Tensor) -> Tensor:
