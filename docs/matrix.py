@@ -208,6 +208,15 @@ FEATURES = (
         ("tests/server/test_data_parallel.py::test_engines_share_the_requests",),
     ),
     Tested(
+        "`--distributed-executor-backend` uni, mp, ray ([Ray](install.md#ray) is an extra)",
+        "the same texts; what was started ends with the server",
+        (
+            "tests/server/test_stopping.py::test_signal_stops_in_order",
+            "tests/server/test_ray.py::test_server_with_a_cluster_of_its_own",
+            "tests/test_ray_executor.py::test_joins_the_cluster_of_its_process",
+        ),
+    ),
+    Tested(
         "Seeds, several answers, stop strings",
         "a seed gives the same text in any company",
         (
@@ -279,7 +288,8 @@ FEATURES = (
 REFUSED = (
     Refused("Tensor, pipeline, context parallelism", "one worker", "config_checks:_one_worker"),
     Refused("Options of other platforms", "drop the option", "config_checks:_additional_config"),
-    Refused("Ray and external executors", "`uni` or `mp`", "config_checks:_executor"),
+    Refused("External executors", "`uni`, `mp` or `ray`", "config_checks:_executor"),
+    Refused("Ray with data parallelism", "`uni` or `mp`", "config_checks:_ray"),
     Refused("LoRA with a data type or sharding of its own", "the model's", "config_checks:_lora"),
     Refused(
         "Speculative decoding with a draft model", "`ngram`", "config_checks:_speculative_decoding"

@@ -37,7 +37,7 @@ LAYERS = (
 # Front end: never imports MindSpore, so neither these modules nor what they import may.
 FRONT_END = (
     *("__init__", "plugin", "platform", "envs", "patches", "process_start", "process_end"),
-    "config_checks",
+    *("config_checks", "request_checks"),
     "unused_options",
     *("registered_model", "cli", "quantization.unsupported", "model_executor.models.registry"),
     *("model_executor.models.config", "model_executor.layers.attention_config"),
@@ -92,7 +92,7 @@ def imports_at_run_time(source: Path, package: str) -> bool:
 # Assignments into another package that no plain `module.name = ...` shows, by module. The platform
 # that vLLM resolved before we were imported becomes ours in place.
 INDIRECT_ASSIGNMENTS = {
-    "patches": ["setattr(import_module(module), name, self.replacement)"],
+    "patches": ["setattr(getattr(holder, path) if path else holder, attribute, self.replacement)"],
     "plugin": ["unspecified.__class__", "vars(module)['PIN_MEMORY']"],
 }
 

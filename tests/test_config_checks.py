@@ -41,6 +41,11 @@ WINDOW = {"use_sliding_window": True, "sliding_window": 4096}
         ({"additional_config": {"graph": 1}}, "additional_config with graph"),
         ({"prefill_context_parallel_size": 2}, "prefill_context_parallel_size=2"),
         ({"distributed_executor_backend": "external_launcher"}, "='external_launcher'"),
+        ({"data_parallel_backend": "ray"}, "data_parallel_backend='ray'"),
+        (
+            {"distributed_executor_backend": "ray", "data_parallel_size": 2},
+            "data_parallel_size=2 with Ray",
+        ),
         (
             {"enable_lora": True, "fully_sharded_loras": True},
             "lora_config.fully_sharded_loras=True",
@@ -158,13 +163,12 @@ def test_what_happens_anyway_may_be_asked_for(tiny_model: Path, arguments: dict[
     ("arguments", "message"),
     [
         ({"enable_expert_parallel": True}, "Number of experts"),
-        ({"distributed_executor_backend": "ray"}, "Ray"),
         (
             {"hf_overrides": {"architectures": ["Qwen2_5_VLForConditionalGeneration"]}},
             r"Qwen2_5_VL.*not supported.*LlamaForCausalLM.*Qwen3ForCausalLM",
         ),
     ],
-    ids=["expert_parallel", "ray", "architecture"],
+    ids=["expert_parallel", "architecture"],
 )
 def test_is_refused_by_vllm_itself(
     tiny_model: Path, arguments: dict[str, Any], message: str

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    defaults = (*envs.GENERAL_DEFAULTS, *envs.ASCEND_DEFAULTS)
+    defaults = (*envs.GENERAL_DEFAULTS, *envs.RAY_DEFAULTS, *envs.ASCEND_DEFAULTS)
     for name in [*envs.REFUSED, *(item.name for item in (*envs.VARIABLES, *defaults))]:
         # Set, then deleted: monkeypatch also restores what code under test sets itself.
         monkeypatch.setenv(name, "")
@@ -140,6 +140,14 @@ def test_ascend_defaults_keep_what_the_documents_export(monkeypatch: pytest.Monk
     assert os.environ["HCCL_OP_EXPANSION_MODE"] == "AI_CPU"
     assert os.environ["MS_ENABLE_INTERNAL_BOOST"] == "off"
     assert os.environ["MS_ENABLE_LCCL"] == "off"
+
+
+def test_ray_reports_nothing_unless_it_was_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    envs.apply_ray_defaults()
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    envs.apply_ray_defaults()
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"
 
 
 def test_torch_is_not_hidden_from_transformers() -> None:

@@ -4,17 +4,23 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import queue
 import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from vllm.sampling_params import RequestOutputKind
+from vllm.engine.arg_utils import EngineArgs
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+from vllm.v1.engine.core_client import MPClient
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.output_processor import OutputProcessor, RequestOutputCollector
 
@@ -24,9 +30,14 @@ from vllm_mindspore.patches import Patch
 # Applied where vLLM has loaded them: in processes that serve.
 import_module("vllm.v1.engine.utils")
 import_module("vllm.entrypoints.launchers.api_server.entry")
+import_module("vllm.v1.engine.core_client")
+import_module("vllm.v1.structured_output.backend_guidance")
+import_module("vllm.engine.arg_utils")
 
 ACCELERATOR = [patch for patch in patches.PATCHES if patch.target.startswith("torch.accelerator:")]
-ENGINE_STOP, SERVE = (patch for patch in patches.PATCHES if patch not in ACCELERATOR)
+ENGINE_STOP, SERVE, CLIENT_SHUTDOWN, PREFLIGHT, GUIDANCE, RAY_ADVICE = (
+    patch for patch in patches.PATCHES if patch not in ACCELERATOR
+)
 each_patch = pytest.mark.parametrize("patch", patches.PATCHES, ids=lambda item: item.target)
 each_accelerator_patch = pytest.mark.parametrize("patch", ACCELERATOR, ids=lambda item: item.target)
 
@@ -34,8 +45,7 @@ each_accelerator_patch = pytest.mark.parametrize("patch", ACCELERATOR, ids=lambd
 @pytest.fixture
 def unpatched(monkeypatch: pytest.MonkeyPatch, patch: Patch) -> Patch:
     """The record with the original in place; afterwards everything is as before."""
-    module, name = patch.target.split(":")
-    monkeypatch.setattr(f"{module}.{name}", patch.original())
+    monkeypatch.setattr(patch.target.replace(":", "."), patch.original())
     return patch
 
 
@@ -98,6 +108,18 @@ def test_engine_that_aborts_its_requests_has_time_to_stop(
     assert import_module("vllm.v1.engine.utils").get_engine_process_shutdown_timeout(*limits) == (
         seconds
     )
+
+
+@pytest.mark.parametrize("patch", [RAY_ADVICE], ids=lambda item: item.target)
+def test_missing_ray_is_answered_with_our_extra(
+    monkeypatch: pytest.MonkeyPatch, unpatched: Patch
+) -> None:
+    ray_utils = import_module("vllm.v1.executor.ray_utils")
+    unpatched.apply()
+    ray_utils.assert_ray_available()
+    monkeypatch.setattr(ray_utils, "ray", None)
+    with pytest.raises(ValueError, match=r"pip install 'vllm-mindspore\[ray\]'"):
+        ray_utils.assert_ray_available()
 
 
 @pytest.mark.parametrize("asked", [True, False], ids=["asked", "unasked"])
@@ -188,6 +210,96 @@ class Resources:
 
     def __call__(self) -> None:
         self.close()
+
+
+def waiting_client() -> SimpleNamespace:
+    """What a client has of those who wait for its engine, with nothing to close."""
+    return SimpleNamespace(
+        _finalizer=SimpleNamespace(detach=lambda: None),
+        outputs_queue=queue.Queue(),
+        utility_results={},
+    )
+
+
+@pytest.mark.parametrize("patch", [CLIENT_SHUTDOWN], ids=lambda item: item.target)
+def test_callers_of_a_dead_engine_get_an_error(unpatched: Patch) -> None:
+    client = waiting_client()
+    waiting, answered = concurrent.futures.Future[int](), concurrent.futures.Future[int]()
+    answered.set_result(3)
+    client.utility_results = {1: waiting, 2: answered}
+    unpatched.original()(client)
+    assert not waiting.done()
+    unpatched.apply()
+    MPClient.shutdown(client)
+    assert isinstance(waiting.exception(), EngineDeadError)
+    assert isinstance(client.outputs_queue.get_nowait(), EngineDeadError)
+    assert answered.result() == 3
+
+
+@pytest.mark.parametrize("patch", [CLIENT_SHUTDOWN], ids=lambda item: item.target)
+def test_coroutines_that_call_a_dead_engine_get_an_error(unpatched: Patch) -> None:
+    async def run() -> None:
+        client = waiting_client()
+        client.outputs_queue = asyncio.Queue()
+        waiting = asyncio.get_running_loop().create_future()
+        client.utility_results = {1: waiting}
+        await asyncio.to_thread(MPClient.shutdown, client)  # as the thread that watches engines
+        with pytest.raises(EngineDeadError):
+            await asyncio.wait_for(waiting, 5)
+        assert client.outputs_queue.empty()  # the reader's end tells that
+
+    unpatched.apply()
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("patch", [PREFLIGHT], ids=lambda item: item.target)
+def test_config_is_checked_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, unpatched: Patch, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("[]")
+    with monkeypatch.context() as context:
+        context.setattr(patches, "apply_all", lambda: None)
+        with pytest.raises(Exception) as error:  # noqa: PT011 - AttributeError as it happens
+            EngineArgs(str(tmp_path)).create_engine_config()
+    retire = f"retire it: {unpatched.target} ({unpatched.retire_when})"
+    assert str(tmp_path) not in str(error.value), retire
+    unpatched.apply()
+    with pytest.raises(ValueError, match="expected a JSON object, found a list") as refusal:
+        EngineArgs(str(tmp_path)).create_engine_config()
+    assert str(tmp_path / "config.json") in str(refusal.value)
+
+
+# With the memory a test may take. Ends by memory or by the end of the stack, whatever is first.
+BILLION = """
+import resource
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import SamplingParams, StructuredOutputsParams
+from vllm.v1.structured_output.backend_guidance import validate_guidance_grammar
+schema = {"type": "array", "maxItems": 10**9}
+params = SamplingParams(structured_outputs=StructuredOutputsParams(json=schema))
+resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+try:
+    validate_guidance_grammar(params)
+except VLLMValidationError as error:
+    print("refused:", error)
+"""
+
+
+@pytest.mark.parametrize("patch", [GUIDANCE], ids=lambda item: item.target)
+def test_schema_of_a_billion_elements_ends_its_process(unpatched: Patch, run_python: Any) -> None:
+    child = run_python(BILLION, check=False, timeout=120)
+    retire = f"retire it: {unpatched.target} ({unpatched.retire_when})"
+    assert child.returncode < 0, retire
+    unpatched.apply()
+    structured = StructuredOutputsParams(json={"type": "array", "maxItems": 10**9})
+    with pytest.raises(VLLMValidationError, match="maxItems=1e"):
+        validate_guidance(SamplingParams(structured_outputs=structured))
+    validate_guidance(SamplingParams(structured_outputs=StructuredOutputsParams(json={})))
+
+
+def validate_guidance(params: SamplingParams) -> None:
+    import_module("vllm.v1.structured_output.backend_guidance").validate_guidance_grammar(params)
 
 
 @each_patch

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -92,6 +93,96 @@ if __name__ == "__main__":
     assert process.exitcode == 0
 """
     )
+
+
+# A child that is watched because its parent loaded us, though nothing in it calls us.
+WATCHED = """
+import multiprocessing, os, sys, time
+from vllm_mindspore import plugin
+
+def child():
+    print("child", os.getpid(), os.getpgrp() == os.getpid(), flush=True)
+    time.sleep(120)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context(sys.argv[1]).Process(target=child, name="EngineCore")
+    process.start()
+    process.join()
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_engine_is_watched_from_its_start(tmp_path: Path, method: str) -> None:
+    script = tmp_path / "watched.py"
+    script.write_text(WATCHED)
+    with subprocess.Popen(
+        [sys.executable, str(script), method], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        _, pid, own_group = parent.stdout.readline().split()
+        child = psutil.Process(int(pid))
+        try:
+            assert own_group == "True"
+            parent.kill()
+            _, left = psutil.wait_procs([child], timeout=8)
+            assert not [item for item in left if item.status() != psutil.STATUS_ZOMBIE]
+        finally:
+            parent.kill()
+            if child.is_running():
+                child.kill()
+
+
+# What a server that starts meets: vLLM's handler, and code that is not to see the signal.
+STARTING = """
+import os, signal, sys, time
+from vllm_mindspore import process_end
+
+def _interrupt_init(number, frame):
+    raise KeyboardInterrupt
+
+process_end._LEAVE_SECONDS = 2
+if sys.argv[2] == "server":
+    signal.signal(signal.SIGTERM, _interrupt_init)
+process_end.leave_on_signals_while_starting()
+try:
+    os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    time.sleep(60)
+except KeyboardInterrupt:
+    sys.exit(7)
+except SystemExit:
+    if sys.argv[3] == "leaves":
+        raise
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "way", "code"),
+    [
+        ("SIGTERM", "server", "leaves", 143),
+        ("SIGINT", "server", "leaves", 130),
+        ("SIGTERM", "server", "is stuck", -signal.SIGALRM),
+        ("SIGTERM", "script", "leaves", -signal.SIGTERM),
+        ("SIGINT", "script", "leaves", 7),
+    ],
+)
+def test_server_that_starts_leaves_on_signals(
+    tmp_path: Path, number: str, kind: str, way: str, code: int
+) -> None:
+    script = tmp_path / "starting.py"
+    script.write_text(STARTING)
+    command = [sys.executable, str(script), number, kind, way]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert child.returncode == code
+    assert not child.stderr
+
+
+def test_starting_handler_is_that_of_vllm() -> None:
+    """A new name would leave the handler in place, and signals without effect."""
+    from vllm.entrypoints.launchers.api_server import entry
+
+    source = Path(entry.__file__).read_text(encoding="utf-8")
+    assert f"signal.signal(signal.SIGTERM, {process_end._STARTING_HANDLER})" in source
 
 
 def test_names_are_those_of_vllm() -> None:

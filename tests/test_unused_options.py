@@ -42,7 +42,7 @@ VLLM = {  # its front end, scheduler, executor or sampler, or its own resolution
     " mamba_page_size_padded skip_page_size_padded",
     "parallel_config": "data_parallel_size_local data_parallel_rank data_parallel_rank_local"
     " data_parallel_master_ip data_parallel_rpc_port dp_sync_interval data_parallel_master_port"
-    " data_parallel_backend data_parallel_external_lb data_parallel_hybrid_lb is_moe_model"
+    " data_parallel_external_lb data_parallel_hybrid_lb is_moe_model"
     " enable_shm_tensor_arena ray_runtime_env placement_group worker_extension_cls master_addr"
     " elastic_ep_max_dp_size master_port node_rank nnodes numa_bind numa_bind_nodes numa_bind_cpus"
     " cpu_distributed_timeout_seconds rank _data_parallel_master_port_list _coord_store_port"
@@ -67,7 +67,7 @@ CHECKED = {  # a function of config_checks, or the platform, refuses what is not
     "model_config": "runner quantization enable_prompt_embeds model_impl multimodal_config",
     "cache_config": "cache_dtype kv_offloading_size",
     "parallel_config": "tensor_parallel_size pipeline_parallel_size"
-    " prefill_context_parallel_size distributed_executor_backend",
+    " prefill_context_parallel_size distributed_executor_backend data_parallel_backend",
     "load_config": "load_format",
 }
 ROWS = (*UNUSED, *UNUSED_EARLY)

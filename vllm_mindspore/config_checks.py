@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from vllm.logger import init_logger
+from vllm.ray.lazy_utils import is_in_ray_actor, is_ray_initialized
 
-from vllm_mindspore import envs
+from vllm_mindspore import envs, request_checks
 from vllm_mindspore.machine_share import KEY
 from vllm_mindspore.model_executor.model_loader import preflight
 from vllm_mindspore.model_executor.models.config import decoder_config
@@ -36,7 +37,8 @@ logger = init_logger(f"vllm.{__name__}")  # vLLM shows loggers below its own
 BLOCK_SIZES = (16, 32, 64, 128)
 LOAD_FORMATS = ("auto", "hf", "safetensors", "dummy")
 MODEL_IMPLEMENTATIONS = ("auto", "vllm")
-EXECUTORS = (None, "uni", "mp")
+RAY_EXECUTOR = "vllm_mindspore.ray_executor.RayExecutor"  # what `ray` becomes
+EXECUTORS = (None, "uni", "mp", "ray", RAY_EXECUTOR)
 # Written next to quantized weights by the Ascend quantization tools.
 _QUANTIZATION_DESCRIPTIONS = "*quant*description*.json"
 
@@ -69,8 +71,9 @@ def check_request(processed_inputs: EngineInput, params: SamplingParams | Poolin
     """Refuse a single request.
 
     Raises:
-        ValueError: its prompt is not plain tokens.
+        ValueError: its prompt is not plain tokens, or a parameter cannot be sent to the engine.
     """
+    request_checks.check_values(params)
     kind = processed_inputs["type"]
     if kind != "token":
         _refuse(f"A prompt of type {kind!r}", "prompts are token ids", "Send text or token ids.")
@@ -134,7 +137,36 @@ def _executor(vllm_config: VllmConfig) -> None:
         _refuse(
             f"distributed_executor_backend={backend!r}",
             "this release runs one worker on this machine",
-            "Drop the option, or use 'uni' or 'mp'.",
+            "Drop the option, or use 'uni', 'mp' or 'ray'.",
+        )
+    if vllm_config.parallel_config.data_parallel_backend != "mp":
+        _refuse(
+            f"data_parallel_backend={vllm_config.parallel_config.data_parallel_backend!r}",
+            "the engines of a server are processes of its machine",
+            "Drop --data-parallel-backend.",
+        )
+
+
+def _ray(vllm_config: VllmConfig) -> None:
+    parallel = vllm_config.parallel_config
+    if not parallel.use_ray:
+        return
+    if parallel.data_parallel_size > 1:
+        _refuse(
+            f"data_parallel_size={parallel.data_parallel_size} with Ray",
+            "each engine would start a cluster of its own",
+            "Drop --distributed-executor-backend.",
+        )
+    if (
+        is_ray_initialized()
+        and envs.engine_in_own_process()
+        and not is_in_ray_actor()  # there vLLM spawns the engine and names the cluster
+    ):
+        _refuse(
+            "An engine process that is to use Ray, after ray.init() in this one,",
+            "another process cannot use the connection of this one",
+            "Set VLLM_ENABLE_V1_MULTIPROCESSING=0, or leave ray.init() out: the engine joins the "
+            "cluster of RAY_ADDRESS or of `ray start`.",
         )
 
 
@@ -292,6 +324,7 @@ CHECKS: tuple[Check, ...] = (
     _one_worker,
     _additional_config,
     _executor,
+    _ray,
     _lora,
     _speculative_decoding,
     _kv_offloading,

@@ -179,6 +179,10 @@ GENERAL_DEFAULTS = (
         "our runner speaks the first protocol; vLLM would switch by itself where Triton is active",
     ),
 )
+# Set where the Ray executor joins or starts a cluster.
+RAY_DEFAULTS = (
+    Default("RAY_USAGE_STATS_ENABLED", "0", "Ray reports nothing; vLLM sets it too, but later"),
+)
 # Set only on machines with the Ascend driver.
 ASCEND_DEFAULTS = (
     Default("MS_ENABLE_LCCL", "off", "collectives go through HCCL"),
@@ -229,6 +233,12 @@ def check() -> None:
 def apply_defaults(*, ascend: bool) -> None:
     """Set the defaults of other libraries, leaving alone what the user has set."""
     for default in GENERAL_DEFAULTS + (ASCEND_DEFAULTS if ascend else ()):
+        os.environ.setdefault(default.name, default.value)
+
+
+def apply_ray_defaults() -> None:
+    """Set the defaults of Ray, leaving alone what the user has set."""
+    for default in RAY_DEFAULTS:
         os.environ.setdefault(default.name, default.value)
 
 
@@ -299,7 +309,7 @@ def unknown_vllm_variables(known: Iterable[str]) -> list[str]:
 def reported() -> dict[str, str]:
     """The set variables that matter to this package, for `vllm-mindspore doctor`."""
     names = {item.name for item in VARIABLES} | set(REFUSED)
-    names |= {item.name for item in (*GENERAL_DEFAULTS, *ASCEND_DEFAULTS)}
+    names |= {item.name for item in (*GENERAL_DEFAULTS, *RAY_DEFAULTS, *ASCEND_DEFAULTS)}
     prefixes = ("VLLM_", "MS_", "OMP_", "MINDSPORE_", "ASCEND_", "HCCL_")
     return {k: v for k, v in sorted(os.environ.items()) if k in names or k.startswith(prefixes)}
 
@@ -323,6 +333,7 @@ def markdown() -> str:
     lines += [f"- `{name}`: {reason}" for name, reason in REFUSED.items()]
     lines += ["", "## Defaults we set for other libraries", "", "Only where you have not set them."]
     lines += _default_table("Always", GENERAL_DEFAULTS)
+    lines += _default_table("Where the Ray executor runs", RAY_DEFAULTS)
     lines += _default_table("On machines with the Ascend driver", ASCEND_DEFAULTS)
     lines += ["", "`VLLM_TARGET_DEVICE` is removed: its value `cpu` makes vLLM skip every plugin."]
     lines += ["`MS_OP_PLUGIN_PATH` is set to our kernel library; another value is an error."]

@@ -7,14 +7,21 @@ no longer needed. The aim is an empty list.
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
+import operator
+import queue
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+
+from vllm_mindspore import request_checks
+from vllm_mindspore.model_executor.model_loader import preflight
 
 Function = Callable[..., Any]
 
@@ -24,8 +31,8 @@ class Patch:
     """One function of another package, replaced while the original misbehaves.
 
     Attributes:
-        target: "module:attribute". A module that is not loaded when the records are applied is left
-            alone: it belongs to other processes.
+        target: "module:function" or "module:Class.method". A module that is not loaded when the
+            records are applied is left alone: it belongs to other processes.
         why: symptom and cause.
         upstream: link to the report, or "none".
         retire_when: the condition under which the record is deleted.
@@ -59,11 +66,13 @@ class Patch:
         if module not in sys.modules or self.applied() or not self.needed():
             return
         _ORIGINALS[self.target] = self._current()
-        setattr(import_module(module), name, self.replacement)
+        path, _, attribute = name.rpartition(".")
+        holder = import_module(module)
+        setattr(getattr(holder, path) if path else holder, attribute, self.replacement)
 
     def _current(self) -> Function:
         module, name = self.target.split(":")
-        function: Function = getattr(import_module(module), name)
+        function: Function = operator.attrgetter(name)(import_module(module))
         return function
 
 
@@ -181,11 +190,128 @@ def _ends_unasked_without_error(serve_http: Function) -> bool:
     )
 
 
+def _client_shutdown_patch() -> Patch:
+    target = "vllm.v1.engine.core_client:MPClient.shutdown"
+
+    def shutdown(client: Any, timeout: float | None = None) -> None:
+        """vLLM's shutdown, then an error to everybody who waits for the engine."""
+        _ORIGINALS[target](client, timeout)
+        _end_waiting(client)
+
+    return Patch(
+        target=target,
+        why="The client of an engine that was killed closes the connection and tells nobody: a "
+        "script in LLM() or LLM.generate(), and a server that asks its engine what it can do, "
+        "wait for ever.",
+        upstream="none",
+        retire_when="vLLM's clients pass the death of a killed engine on to those who wait for it",
+        replacement=shutdown,
+        misbehaves=_leaves_callers_waiting,
+    )
+
+
+def _end_waiting(client: Any) -> None:
+    """Nothing will come any more: raise EngineDeadError where an answer is waited for."""
+    error = import_module("vllm.v1.engine.exceptions").EngineDeadError()
+    if isinstance(client.outputs_queue, queue.Queue):  # one that is not asynchronous
+        client.outputs_queue.put_nowait(error)
+    for future in list(client.utility_results.values()):
+        if isinstance(future, concurrent.futures.Future):
+            _fail(future, error)
+        elif not future.get_loop().is_closed():
+            future.get_loop().call_soon_threadsafe(_fail, future, error)
+
+
+def _fail(future: Any, error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _leaves_callers_waiting(shutdown: Function) -> bool:
+    return "utility_results" not in shutdown.__code__.co_names
+
+
+def _ray_advice_patch() -> Patch:
+    def require_ray() -> None:
+        """Raise ValueError, with our advice, where Ray cannot be imported."""
+        ray_utils = import_module("vllm.v1.executor.ray_utils")
+        if not ray_utils.ray_is_available():
+            raise ValueError(
+                f"The Ray executor needs Ray, which cannot be imported ({ray_utils.ray_import_err})"
+                ". Install the verified version: pip install 'vllm-mindspore[ray]'"
+            )
+
+    return Patch(
+        target="vllm.v1.executor.ray_utils:assert_ray_available",
+        why="It runs before a platform is asked anything, and advises to install any Ray: the "
+        "executor depends on how Ray names resources and starts clusters.",
+        upstream="none",
+        retire_when="vLLM asks the platform about an executor before it checks what that needs",
+        replacement=require_ray,
+        misbehaves=_advises_any_ray,
+    )
+
+
+def _advises_any_ray(require_ray: Function) -> bool:
+    texts = (text for text in require_ray.__code__.co_consts if isinstance(text, str))
+    return any("pip install ray" in text for text in texts)
+
+
+def _preflight_patch() -> Patch:
+    target = "vllm.engine.arg_utils:maybe_override_with_speculators"
+
+    def check_and_override(model: str, *args: Any, **kwargs: Any) -> Any:
+        """Our check of config.json, then what vLLM reads it for first."""
+        preflight.check_config(Path(model))
+        return _ORIGINALS[target](model, *args, **kwargs)
+
+    return Patch(
+        target=target,
+        why="vLLM and transformers read config.json before they ask the platform anything. A list "
+        "ends in an AttributeError that names no file, and num_hidden_layers of 10**9 fills the "
+        "memory: transformers writes the kind of every layer down.",
+        upstream="none",
+        retire_when="vLLM asks the platform before it reads config.json",
+        replacement=check_and_override,
+        misbehaves=lambda function: "current_platform" not in function.__code__.co_names,
+    )
+
+
+def _guidance_patch() -> Patch:
+    target = "vllm.v1.structured_output.backend_guidance:validate_guidance_grammar"
+
+    def validate(params: Any, *args: Any, **kwargs: Any) -> None:
+        """Our bound on the lengths of lists, then vLLM's validation."""
+        request_checks.check_schemas(params.structured_outputs)
+        _ORIGINALS[target](params, *args, **kwargs)
+
+    return Patch(
+        target=target,
+        why="A JSON schema with minItems or maxItems of 10**9 ends the whole server, by exhausted "
+        "memory or a stack overflow in the library of the guidance backend. vLLM tries it with "
+        "every schema that its first backend refuses.",
+        upstream="none",
+        retire_when="llguidance refuses such a schema",
+        replacement=validate,
+        misbehaves=lambda function: True,
+    )
+
+
 PATCHES: tuple[Patch, ...] = (
     *(_accelerator_patch(name) for name in ("empty_cache", "empty_host_cache", "synchronize")),
     _engine_stop_patch(),
     _serve_patch(),
+    _client_shutdown_patch(),
+    _preflight_patch(),
+    _guidance_patch(),
+    _ray_advice_patch(),
 )
+
+
+def apply_to_front_end() -> None:
+    """Apply every record, also to the client of engines, which a server loads late."""
+    import_module("vllm.v1.engine.core_client")
+    apply_all()
 
 
 def apply_all() -> None:

@@ -10,7 +10,7 @@ import torch
 from vllm.logger import init_logger
 from vllm.platforms.interface import Platform, PlatformEnum
 
-from vllm_mindspore import config_checks, envs, machine_share, process_end, process_start
+from vllm_mindspore import config_checks, envs, machine_share, patches, process_end, process_start
 from vllm_mindspore.unused_options import WORKER
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class MindSporePlatform(Platform):
     # Inductor would need a C++ compiler at run time for a handful of small sampler functions.
     simple_compile_backend = "eager"
     device_control_env_var = "ASCEND_RT_VISIBLE_DEVICES"
+    ray_device_key = "NPU"  # on CPU too: `ray_executor` says why
 
     @classmethod
     def get_compile_backend(cls) -> str:
@@ -128,6 +129,8 @@ class MindSporePlatform(Platform):
         """
         envs.check()
         if parser is None:
+            process_end.leave_on_signals_while_starting()
+            patches.apply_to_front_end()
             process_start.choose_start_method()
 
     @classmethod
@@ -174,6 +177,8 @@ class MindSporePlatform(Platform):
         process_start.choose_start_method()
         machine_share.note_engines(vllm_config)
         vllm_config.parallel_config.worker_cls = WORKER
+        if vllm_config.parallel_config.use_ray:
+            vllm_config.parallel_config.distributed_executor_backend = config_checks.RAY_EXECUTOR
         vllm_config.parallel_config.disable_custom_all_reduce = True
         vllm_config.vllm_mindspore_checked = True
 

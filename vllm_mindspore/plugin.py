@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from vllm_mindspore import envs
+from vllm_mindspore import envs, process_end
 
 if TYPE_CHECKING:
     from vllm.platforms.interface import Platform
@@ -30,6 +30,7 @@ _SOURCE_TREE_METADATA = _PACKAGE / "source_tree"
 
 def register_platform() -> str:
     """Entry point `vllm.platform_plugins`: the qualified name of our platform class."""
+    process_end.follow_parent_from_the_start()
     return PLATFORM
 
 
@@ -55,6 +56,7 @@ def activate() -> None:
     Raises:
         RuntimeError: vLLM resolved to another real platform, or VLLM_PLUGINS leaves us out.
     """
+    process_end.follow_parent_from_the_start()
     current = _current_platform()
     _refuse_other_platform(current)
     _refuse_plugin_filter()

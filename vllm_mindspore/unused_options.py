@@ -165,6 +165,8 @@ _NO_TORCH_COMPILE = "Unset it: MindSpore compiles the graph."
 _OWN_KERNELS = "Unset it: models run on the kernels of this package."
 _OWN_THREADS = "Unset it and use VLLM_MS_NUM_THREADS."
 _NO_PROFILER = "Unset it: the profilers of vLLM do not see MindSpore graphs."
+_NO_COMPILED_RAY = "Unset it: the Ray executor is vLLM's second, without Ray's compiled graphs."
+_NO_RAY_ENGINES = "Unset it: the engines of a server are processes of its machine."
 
 UNUSED_VARIABLES = (
     UnusedVariable("VLLM_ATTENTION_BACKEND", _OWN_KERNELS),
@@ -193,4 +195,10 @@ UNUSED_VARIABLES = (
     UnusedVariable("VLLM_LOG_BATCHSIZE_INTERVAL", "Unset it; read the metrics.", ("-1",)),
     UnusedVariable("VLLM_LOG_MODEL_INSPECTION", "Unset it: models are not torch modules."),
     UnusedVariable("VLLM_ENABLE_STARTUP_PLAN", "Unset it: memory is measured at every start."),
+    UnusedVariable("VLLM_USE_RAY_V2_EXECUTOR_BACKEND", _NO_COMPILED_RAY, ("1",)),
+    UnusedVariable("VLLM_USE_RAY_COMPILED_DAG_CHANNEL_TYPE", _NO_COMPILED_RAY, ("auto",)),
+    UnusedVariable("VLLM_USE_RAY_COMPILED_DAG_OVERLAP_COMM", _NO_COMPILED_RAY),
+    UnusedVariable("VLLM_USE_RAY_WRAPPED_PP_COMM", _NO_COMPILED_RAY, ("1",)),
+    UnusedVariable("VLLM_RAY_DP_PACK_STRATEGY", _NO_RAY_ENGINES, ("strict",)),
+    UnusedVariable("VLLM_RAY_DP_PLACEMENT_NODE_IPS", _NO_RAY_ENGINES, ()),
 )

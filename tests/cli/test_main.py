@@ -103,6 +103,24 @@ def test_wrong_variable_reaches_the_user_of_serve(
     assert "VLLM_MS_MODEL_BACKEND='MindFormers'" in result.stderr.splitlines()[-1]
 
 
+def test_serve_leaves_on_ctrl_c_before_vllm_is_imported(run_python: RunPython) -> None:
+    code = """
+import os, signal, sys
+from vllm_mindspore.cli import main
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "vllm.entrypoints.cli.main":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+main.main(["serve", "no model"])
+"""
+    child = run_python(code, check=False)
+    assert child.returncode == 130
+    assert "Traceback" not in child.stderr
+
+
 def test_spawned_children_of_the_script_are_activated(run_python: RunPython) -> None:
     code = f"""
 import runpy

@@ -32,6 +32,16 @@ def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
 
 
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a server runs and puts its temporary files; short, sockets have 107 characters."""
+    folder = tmp_path_factory.mktemp("s")
+    (folder / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder / "temporary"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def client(server: Server) -> Iterator[OpenAI]:
     """The stock client; it does not try again, so that every failure is seen."""

@@ -42,6 +42,18 @@ WRONG_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "logprobs": ({"logprobs": 100}, "logprobs"),
     "logit_bias": ({"logit_bias": {"99999": 1}}, "99999"),
     "stop": ({"stop": 5}, "stop"),
+    "lone_surrogate_in_stop": ({"stop": ["a", "\ud800"]}, "stop[1]: expected Unicode text"),
+    "lone_surrogate_in_bad_words": ({"bad_words": ["\ud800"]}, "bad_words[0]"),
+    "lone_surrogate_in_xargs": ({"vllm_xargs": {"a": "\ud800"}}, "extra_args['a']"),
+    "top_k_beyond_64_bits": ({"top_k": 10**30}, "top_k: expected an integer"),
+    "a_billion_elements": (
+        {"structured_outputs": {"json": {"type": "array", "minItems": 10**9}}},
+        "minItems=1e+09",
+    ),
+    "a_billion_numbers": (
+        {"structured_outputs": {"json": {"type": "array", "maxItems": 10**9, "contains": {}}}},
+        "maxItems=1e+09",
+    ),
     "min_tokens": ({"min_tokens": 50}, "min_tokens"),
     "seed": ({"seed": 2**70}, "seed"),
     "allowed_token_ids": ({"allowed_token_ids": [99999]}, "allowed_token_ids"),

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import NoReturn, Protocol, cast
 
 import vllm_mindspore  # at the top: spawned children import this module again and must be activated
+from vllm_mindspore import process_end
 
 COMMANDS = {
     "demo": "vllm_mindspore.cli.demo",
@@ -81,6 +82,8 @@ def _own_help() -> str:
 
 
 def _run_vllm(arguments: list[str]) -> int:
+    if arguments[:1] == ["serve"]:
+        process_end.leave_on_signals()  # until vLLM serves; importing it takes seconds
     sys.argv = ["vllm-mindspore", *arguments]  # vLLM reads it, and shows it in its usage lines
     from vllm.entrypoints.cli.main import main as vllm_main
 
