@@ -8,12 +8,11 @@ namespace vmo {
 namespace {
 
 constexpr int64_t kIntCount = 8, kFloatCount = 2;
-constexpr int kFlag = 6;
 
 }  // namespace
 
 Status read_attributes(const char* op, const TensorView& ints, const TensorView& floats, AttentionBlock* block,
-                       bool* flag) {
+                       LayerAttributes* layer) {
   VMO_TRY(require_dtype(op, "int_attributes", ints, DType::kInt32));
   VMO_TRY(require_rank(op, "int_attributes", ints, 1));
   VMO_TRY(require_dtype(op, "float_attributes", floats, DType::kFloat32));
@@ -29,8 +28,8 @@ Status read_attributes(const char* op, const TensorView& ints, const TensorView&
   block->rotary_dim = index_at(ints, 3);
   block->interleaved = index_at(ints, 4) != 0;
   block->qk_norm = index_at(ints, 5) != 0;
-  if (flag != nullptr) *flag = index_at(ints, kFlag) != 0;
-  for (int i = flag == nullptr ? kFlag : kFlag + 1; i < kIntCount; ++i) {
+  if (layer != nullptr) *layer = LayerAttributes{index_at(ints, 6) != 0, index_at(ints, 7)};
+  for (int i = 6; layer == nullptr && i < kIntCount; ++i) {
     if (index_at(ints, i) != 0) {
       return fail(op, "int_attributes[%d] is %lld; reserved values must be 0", i,
                   static_cast<long long>(index_at(ints, i)));
@@ -42,8 +41,8 @@ Status read_attributes(const char* op, const TensorView& ints, const TensorView&
   return kOk;
 }
 
-Status read_block(const char* op, const TensorView* tensors, AttentionBlock* block, bool* flag) {
-  VMO_TRY(read_attributes(op, tensors[kIntAttributes], tensors[kFloatAttributes], block, flag));
+Status read_block(const char* op, const TensorView* tensors, AttentionBlock* block, LayerAttributes* layer) {
+  VMO_TRY(read_attributes(op, tensors[kIntAttributes], tensors[kFloatAttributes], block, layer));
   block->qkv = tensors[kQkv];
   block->query_gamma = tensors[kQueryGamma];
   block->key_gamma = tensors[kKeyGamma];

@@ -12,14 +12,21 @@ enum AttentionBlockTensor {
   kValueCache, kIntAttributes, kFloatAttributes, kAttentionOut, kAttentionBlockTensors
 };
 
-// int_attributes int32 [>= 8]: heads, kv_heads, head_dim, rotary_dim, interleaved, has_qk_norm, then reserved (0; the
-// first of them is read to `flag` when that is not null).
+// What nodes that hold more than the attention block are told besides.
+struct LayerAttributes {
+  bool first = false;  // no residual
+  int64_t biases = 0;
+};
+
+// int_attributes int32 [>= 8]: heads, kv_heads, head_dim, rotary_dim, interleaved, has_qk_norm, then LayerAttributes,
+// or 0 where `layer` is null.
 // float_attributes float32 [>= 2]: softmax scale, epsilon of the query and key norms.
 Status read_attributes(const char* op, const TensorView& ints, const TensorView& floats, AttentionBlock* block,
-                       bool* flag = nullptr);
+                       LayerAttributes* layer = nullptr);
 
 // The operation that a list of kAttentionBlockTensors tensors (the last one unused here) with those attributes asks for.
-Status read_block(const char* op, const TensorView* tensors, AttentionBlock* block, bool* flag = nullptr);
+Status read_block(const char* op, const TensorView* tensors, AttentionBlock* block,
+                  LayerAttributes* layer = nullptr);
 
 // attention_block on such a list.
 Status attention_block_from(const char* op, const TensorView* tensors);

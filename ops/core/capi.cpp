@@ -6,6 +6,7 @@
 
 #include "attention_attributes.h"
 #include "check.h"
+#include "decoder_layers.h"
 #include "guard.h"
 #include "sublayers.h"
 #include "vmo/core.h"
@@ -138,12 +139,12 @@ int vmo_core_attention_block(const vmo_tensor* tensors) {
   return call("attention_block", body, {Views{tensors, vmo::kAttentionBlockTensors}});
 }
 
-int vmo_core_attention_sublayer(const vmo_tensor* tensors, int biases) {
+int vmo_core_attention_sublayer(const vmo_tensor* tensors, int inputs) {
   constexpr const char* kName = "attention_sublayer";
-  const int inputs = vmo::attention_sublayer_inputs(biases);
+  if (inputs < 0) return fail(kName, "got %d tensors", inputs);
   const auto body = [&] {
     vmo::AttentionSublayer args{};
-    VMO_TRY(vmo::read_attention_sublayer(kName, tensors, biases, &args));
+    VMO_TRY(vmo::read_attention_sublayer(kName, tensors, inputs, &args));
     return vmo::attention_sublayer(kName, args, tensors[inputs], tensors[inputs + 1]);
   };
   return call(kName, body, {Views{tensors, inputs + 2}});
@@ -157,6 +158,15 @@ int vmo_core_mlp_sublayer(const vmo_tensor* tensors) {
     return vmo::mlp_sublayer(kName, args, tensors[vmo::kMlpSublayerInputs], tensors[vmo::kMlpSublayerInputs + 1]);
   };
   return call(kName, body, {Views{tensors, vmo::kMlpSublayerInputs + 2}});
+}
+
+int vmo_core_decoder_layers(const vmo_tensor* tensors, int inputs) {
+  constexpr const char* kName = "decoder_layers";
+  if (inputs < 0) return fail(kName, "got %d tensors", inputs);
+  const auto body = [&] {
+    return vmo::decoder_layers(kName, vmo::DecoderLayers{tensors, inputs}, tensors[inputs], tensors[inputs + 1]);
+  };
+  return call(kName, body, {Views{tensors, inputs + 2}});
 }
 
 int vmo_core_cast(const vmo_tensor* x, const vmo_tensor* y) {

@@ -12,8 +12,9 @@ namespace {
 
 constexpr int64_t kColsStep = 64;        // columns of a kernel tile
 constexpr int64_t kTaskBytes = 128 << 10;  // of weights, for streaming: a few microseconds of memory traffic
+constexpr int64_t kReusedBytes = 256 << 10;  // of weights that several blocks of rows use
 constexpr int64_t kBlockBytes = 512 << 10;  // of weights reused for many rows: half of a usual second-level cache
-constexpr int64_t kFewRows = 16;
+constexpr int64_t kFewRows = 16, kManyRows = 64;
 constexpr int64_t kRowsPerTask = 192;
 constexpr int64_t kInlineWork = 1 << 15;  // multiply-adds below which waking a thread costs more
 
@@ -24,7 +25,7 @@ struct Cut {
 
 Cut choose_cut(int64_t rows, int64_t inner, int64_t total_cols, size_t element) {
   const int64_t row_bytes = std::max<int64_t>(inner * static_cast<int64_t>(element), 1);
-  const int64_t bytes = rows <= kFewRows ? kTaskBytes : kBlockBytes;
+  const int64_t bytes = rows <= kFewRows ? kTaskBytes : rows <= kManyRows ? kReusedBytes : kBlockBytes;
   int64_t cols = std::clamp<int64_t>(bytes / row_bytes / 8 * 8, 8, 512);
   if (rows > kFewRows) cols = std::clamp<int64_t>(cols / kColsStep * kColsStep, kColsStep, 256);
   // Enough tasks to balance; splitting rows instead of columns would read the weights twice.

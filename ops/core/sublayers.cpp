@@ -6,22 +6,10 @@
 
 #include "attention_attributes.h"
 #include "check.h"
-#include "vmo/footprint.h"
+#include "workspace.h"
 
 namespace vmo {
 namespace {
-
-// [rows, cols] in the calling thread's work memory, which has room for `room` columns.
-Status workspace(const char* op, ScratchSlot slot, DType dtype, int64_t rows, int64_t cols, int64_t room,
-                 TensorView* out) {
-  const int64_t widest[2] = {rows, room}, shape[2] = {rows, cols};
-  const TensorView whole = contiguous_view(nullptr, dtype, 2, widest);
-  VMO_TRY(check_view(op, whole));
-  void* data = scratch(slot, whole.bytes());
-  if (footprint_recording()) record_footprint(data, whole.bytes());
-  *out = contiguous_view(data, dtype, 2, shape);
-  return kOk;
-}
 
 // Checks what sizes of work memory are computed from.
 Status check_input(const char* op, const SublayerInput& in) {
@@ -73,11 +61,7 @@ Status mlp_space(const char* op, const MlpSublayer& args, MlpSpace* space) {
   return workspace(op, ScratchSlot::kWide, dtype, tokens, inner, inner, &space->activated);
 }
 
-// Null data would mean that there is no residual.
-Status require_data(const char* op, const TensorView& residual) {
-  if (residual.data != nullptr || residual.numel() == 0) return kOk;
-  return fail(op, "argument residual is a null pointer");
-}
+}  // namespace
 
 Status read_epsilon(const char* op, const TensorView& floats, int64_t index, double* epsilon) {
   VMO_TRY(require_dtype(op, "float_attributes", floats, DType::kFloat32));
@@ -90,17 +74,17 @@ Status read_epsilon(const char* op, const TensorView& floats, int64_t index, dou
   return kOk;
 }
 
-}  // namespace
-
 Status attention_sublayer(const char* op, const AttentionSublayer& args, const TensorView& y, const TensorView& sum) {
   AttentionSpace space;
   VMO_TRY(attention_space(op, args, &space));
   VMO_TRY(add_norm(op, args.in, space.normed, sum));
-  VMO_TRY(linear(op, space.normed, 3, args.qkv, args.bias, space.qkv));
+  const TensorView* bias = (args.biases & kQkvBias) != 0 ? args.bias : nullptr;
+  VMO_TRY(linear(op, space.normed, 3, args.qkv, bias, space.qkv));
   AttentionBlock block = args.block;
   block.qkv = space.qkv;
   VMO_TRY(attention_block(op, block, space.attended));
-  return linear(op, space.attended, 1, &args.output, args.output_bias, y);
+  const TensorView* output_bias = (args.biases & kOutputBias) != 0 ? &args.output_bias : nullptr;
+  return linear(op, space.attended, 1, &args.output, output_bias, y);
 }
 
 Status mlp_sublayer(const char* op, const MlpSublayer& args, const TensorView& y, const TensorView& sum) {
@@ -124,27 +108,31 @@ Status plan_mlp_sublayer(const char* op, const MlpSublayer& args) {
   return mlp_space(op, args, &space);
 }
 
-int attention_sublayer_inputs(int biases) {
-  constexpr int kWithout = 3 + 3 + 1 + kAttentionOut - 1;
-  return kWithout + ((biases & kQkvBias) != 0 ? 3 : 0) + ((biases & kOutputBias) != 0 ? 1 : 0);
+int attention_sublayer_weights(int64_t biases) {
+  constexpr int kWithoutBiases = 3 + 3 + 1;
+  return kWithoutBiases + ((biases & kQkvBias) != 0 ? 3 : 0) + ((biases & kOutputBias) != 0 ? 1 : 0);
 }
 
-Status read_attention_sublayer(const char* op, const TensorView* tensors, int biases, AttentionSublayer* args) {
+Status read_attention_sublayer(const char* op, const TensorView* tensors, int inputs, AttentionSublayer* args) {
+  constexpr int kRest = kAttentionOut - 1;
+  if (inputs < kRest) return fail(op, "got %d tensors; expected at least %d", inputs, kRest);
+  TensorView block[kAttentionBlockTensors];
+  std::copy_n(tensors + inputs - kRest, kRest, block + kQueryGamma);
+  LayerAttributes attributes;
+  VMO_TRY(read_block(op, block, &args->block, &attributes));
+  const int expected = attention_sublayer_weights(attributes.biases) + kRest;
+  if (inputs != expected) return fail(op, "got %d tensors; int_attributes ask for %d", inputs, expected);
+  args->in = SublayerInput{tensors[0], attributes.first ? TensorView{} : tensors[1], tensors[2], 0};
   const TensorView* next = tensors + 3;
   std::copy_n(next, 3, args->qkv);
   next += 3;
-  if ((biases & kQkvBias) != 0) {
-    args->bias = next;
+  args->biases = attributes.biases;
+  if ((args->biases & kQkvBias) != 0) {
+    std::copy_n(next, 3, args->bias);
     next += 3;
   }
   args->output = *next++;
-  if ((biases & kOutputBias) != 0) args->output_bias = next++;
-  TensorView block[kAttentionBlockTensors];
-  std::copy_n(next, kAttentionOut - 1, block + kQueryGamma);
-  bool first = false;
-  VMO_TRY(read_block(op, block, &args->block, &first));
-  args->in = SublayerInput{tensors[0], first ? TensorView{} : tensors[1], tensors[2], 0};
-  if (!first) VMO_TRY(require_data(op, args->in.residual));
+  if ((args->biases & kOutputBias) != 0) args->output_bias = *next;
   return read_epsilon(op, block[kFloatAttributes], 2, &args->in.epsilon);
 }
 
@@ -153,7 +141,6 @@ Status read_mlp_sublayer(const char* op, const TensorView* tensors, MlpSublayer*
   args->gate = tensors[3];
   args->up = tensors[4];
   args->down = tensors[5];
-  VMO_TRY(require_data(op, args->in.residual));
   return read_epsilon(op, tensors[6], 0, &args->in.epsilon);
 }
 

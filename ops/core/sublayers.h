@@ -16,13 +16,16 @@ struct SublayerInput {
   double epsilon;
 };
 
+enum AttentionSublayerBias { kQkvBias = 1, kOutputBias = 2 };
+
 struct AttentionSublayer {
   SublayerInput in;
   TensorView qkv[3];       // weights [N, hidden]
-  const TensorView* bias;  // null, or three of [N]
+  TensorView bias[3];      // [N], with kQkvBias
   AttentionBlock block;    // but for its qkv
   TensorView output;       // weight [hidden, H * D]
-  const TensorView* output_bias;  // null, or [hidden]
+  TensorView output_bias;  // [hidden], with kOutputBias
+  int64_t biases;          // a sum of AttentionSublayerBias
 };
 
 struct MlpSublayer {
@@ -39,15 +42,18 @@ Status mlp_sublayer(const char* op, const MlpSublayer& args, const TensorView& y
 Status plan_attention_sublayer(const char* op, const AttentionSublayer& args);
 Status plan_mlp_sublayer(const char* op, const MlpSublayer& args);
 
+// Value `index` of float_attributes.
+Status read_epsilon(const char* op, const TensorView& floats, int64_t index, double* epsilon);
+
 // Flat tensor lists, shared by the C and MindSpore entry points. Attention: x, residual, gamma, the three weights, then
 // (kQkvBias) their biases, the output weight, then (kOutputBias) its bias, the tensors of AttentionBlockTensor between
-// kQkv and kAttentionOut, y, sum. float_attributes has a third value: the epsilon of the norm in front. A 1 in the
-// seventh of int_attributes says that there is no residual: that argument is then not read.
-enum AttentionSublayerBias { kNoBias = 0, kQkvBias = 1, kOutputBias = 2 };
-int attention_sublayer_inputs(int biases);
-Status read_attention_sublayer(const char* op, const TensorView* tensors, int biases, AttentionSublayer* args);
+// kQkv and kAttentionOut. float_attributes has a third value: the epsilon of the norm in front. The seventh of
+// int_attributes is 1 where there is no residual (that argument is then not read), the eighth says which biases come.
+// Tensors of the list in front of AttentionBlockTensor.
+int attention_sublayer_weights(int64_t biases);
+Status read_attention_sublayer(const char* op, const TensorView* tensors, int inputs, AttentionSublayer* args);
 
-// Feed-forward block: x, residual, gamma, gate, up, down, float_attributes [>= 1] (epsilon), y, sum.
+// Feed-forward block: x, residual, gamma, gate, up, down, float_attributes [>= 1] (epsilon).
 constexpr int kMlpSublayerInputs = 7;
 Status read_mlp_sublayer(const char* op, const TensorView* tensors, MlpSublayer* args);
 

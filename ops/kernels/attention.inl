@@ -103,10 +103,11 @@ inline void softmax_row(AttentionState& state, int row, int64_t first_key, float
 }
 
 // sums[row, d] += sum_j p[row, j] * value[j, d] for kRows rows and kVecs vectors of d, j in rising order from begin to
-// end - 1: only keys that all these rows see, since the product with a masked key's NaN or infinity is NaN.
+// end - 1: only keys that all these rows see, since the product with a masked key's NaN or infinity is NaN. What lies
+// `prefetch` elements ahead (0: nothing) is fetched meanwhile.
 template <class T, int kRows, int kVecs>
 inline void add_values(AttentionState& state, int row, const T* const* values, int begin, int end, int64_t d,
-                       int64_t head_dim) {
+                       int64_t head_dim, int64_t prefetch) {
   Vec sums[kRows][kVecs];
   float* base = state.sums + row * state.width + d;
   for (int r = 0; r < kRows; ++r) {
@@ -114,7 +115,13 @@ inline void add_values(AttentionState& state, int row, const T* const* values, i
   }
   const float* p = state.scores + row * kKeyBlock;
   const bool whole = d + kVecs * Vec::kLanes <= head_dim;
+  constexpr int kLine = 64 / sizeof(T);
   for (int j = begin; j < end; ++j) {
+    if (prefetch != 0) {
+      for (int i = 0; i < kVecs * Vec::kLanes; i += kLine) {
+        __builtin_prefetch(values[j] + d + prefetch + i, 0, kSecondLevelCache);
+      }
+    }
     Vec value[kVecs];
     for (int v = 0; v < kVecs; ++v) {
       const T* source = values[j] + d + v * Vec::kLanes;
@@ -132,43 +139,44 @@ inline void add_values(AttentionState& state, int row, const T* const* values, i
 
 template <class T, int kRows>
 inline void add_values_range(AttentionState& state, int row, const T* const* values, int begin, int end,
-                             int64_t head_dim) {
+                             int64_t head_dim, int64_t prefetch) {
   if (begin == end) return;
   int64_t d = 0;
   for (; d + kValueVecs * Vec::kLanes <= state.width; d += kValueVecs * Vec::kLanes) {
-    add_values<T, kRows, kValueVecs>(state, row, values, begin, end, d, head_dim);
+    add_values<T, kRows, kValueVecs>(state, row, values, begin, end, d, head_dim, prefetch);
   }
-  for (; d < state.width; d += Vec::kLanes) add_values<T, kRows, 1>(state, row, values, begin, end, d, head_dim);
+  for (; d < state.width; d += Vec::kLanes) add_values<T, kRows, 1>(state, row, values, begin, end, d, head_dim, prefetch);
 }
 
 // kRows rows of one head together as far as the first sees, which sees least, then each alone.
 template <class T, int kRows>
 inline void add_values_rows(AttentionState& state, int row, const T* const* values, int64_t first_key,
-                            int64_t head_dim) {
+                            int64_t head_dim, int64_t prefetch) {
   const int shared = visible_keys(state, row, first_key);
-  add_values_range<T, kRows>(state, row, values, 0, shared, head_dim);
+  add_values_range<T, kRows>(state, row, values, 0, shared, head_dim, prefetch);
   for (int r = row + 1; r < row + kRows; ++r) {
-    add_values_range<T, 1>(state, r, values, shared, visible_keys(state, r, first_key), head_dim);
+    add_values_range<T, 1>(state, r, values, shared, visible_keys(state, r, first_key), head_dim, 0);
   }
 }
 
-// Rows [row0, row0 + count) of the state, all of one kv head, against the current key block.
+// Rows [row0, row0 + count) of the state, all of one kv head, against the current key block; fetches what lies
+// `prefetch` elements behind each key and value (0: nothing).
 template <class T>
 inline void visit_head(const AttentionArgs& args, AttentionState& state, const T* const* queries,
-                       const T* const* keys, const T* const* values, int row0, int64_t first_key) {
+                       const T* const* keys, const T* const* values, int row0, int64_t first_key, int64_t prefetch) {
   const int end = row0 + state.rows_per_head;
-  dot_tile<T>(queries + row0, state.rows_per_head, keys, state.keys, args.head_dim, 0,
+  dot_tile<T>(queries + row0, state.rows_per_head, keys, state.keys, args.head_dim, prefetch,
               state.scores + row0 * kKeyBlock, kKeyBlock);
   for (int row = row0; row < end; ++row) softmax_row(state, row, first_key, args.scale);
   int row = row0;
   for (; row + kValueRows <= end; row += kValueRows) {
-    add_values_rows<T, kValueRows>(state, row, values, first_key, args.head_dim);
+    add_values_rows<T, kValueRows>(state, row, values, first_key, args.head_dim, row == row0 ? prefetch : 0);
   }
   if (row + 2 <= end) {
-    add_values_rows<T, 2>(state, row, values, first_key, args.head_dim);
+    add_values_rows<T, 2>(state, row, values, first_key, args.head_dim, row == row0 ? prefetch : 0);
     row += 2;
   }
-  if (row < end) add_values_rows<T, 1>(state, row, values, first_key, args.head_dim);
+  if (row < end) add_values_rows<T, 1>(state, row, values, first_key, args.head_dim, row == row0 ? prefetch : 0);
 }
 
 template <class T>
@@ -176,8 +184,9 @@ inline void next_head(const T** rows, int count, int64_t head_dim) {
   for (int i = 0; i < count; ++i) rows[i] += head_dim;
 }
 
-// Key block at first_key of a pass whose last row sees `last` keys. Each head's part of the next block is fetched while
-// this one is used: fetching a whole block at once overruns the queues of outstanding misses.
+// Key block at first_key of a pass whose last row sees `last` keys. While one head is used the next one, its neighbour
+// in memory, is fetched a little at a time: fetching much at once overruns the queues of outstanding misses, and then
+// nothing overlaps. Behind the last head comes the first one of the next block.
 template <class T>
 inline void visit_key_block(const AttentionArgs& args, const AttentionTask& task, AttentionState& state,
                             const T* const* queries, int64_t first_key, int64_t last) {
@@ -190,13 +199,15 @@ inline void visit_key_block(const AttentionArgs& args, const AttentionTask& task
   cache_rows(args, task, first_key, state.keys, keys, values);
   cache_rows(args, task, first_key + kKeyBlock, later, later_keys, later_values);
   for (int head = 0; head < task.kv_heads; ++head) {
-    prefetch_rows(later_keys, later, args.head_dim);
-    prefetch_rows(later_values, later, args.head_dim);
-    visit_head<T>(args, state, queries, keys, values, head * state.rows_per_head, first_key);
+    const bool last_head = head + 1 == task.kv_heads;
+    if (last_head) {
+      prefetch_rows(later_keys, later, args.head_dim);
+      prefetch_rows(later_values, later, args.head_dim);
+    }
+    visit_head<T>(args, state, queries, keys, values, head * state.rows_per_head, first_key,
+                  last_head ? 0 : args.head_dim);
     next_head(keys, state.keys, args.head_dim);
     next_head(values, state.keys, args.head_dim);
-    next_head(later_keys, later, args.head_dim);
-    next_head(later_values, later, args.head_dim);
   }
 }
 

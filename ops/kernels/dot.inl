@@ -17,15 +17,9 @@ inline void reduce_block(const Vec (&sums)[kRows][kDotCols], float (*out)[kDotCo
   for (; m < kRows; ++m) reduce_add4(sums[m], out[m]);
 }
 
-// What a block fetches into the second-level cache: `distance` elements ahead of its rows [first, end) of w.
-struct Prefetch {
-  int64_t distance;
-  int first, end;
-};
-
-// kRows x kDotCols outputs.
+// kRows x kDotCols outputs. What lies `prefetch` elements ahead of w goes to the second-level cache (0: nothing).
 template <class T, int kRows>
-inline void dot_block(const T* const* x, const T* const* w, int64_t inner, Prefetch prefetch, float (*out)[kDotCols]) {
+inline void dot_block(const T* const* x, const T* const* w, int64_t inner, int64_t prefetch, float (*out)[kDotCols]) {
   using D = Dot<T>;
   Vec sums[kRows][kDotCols];
   for (auto& row : sums) {
@@ -36,7 +30,7 @@ inline void dot_block(const T* const* x, const T* const* w, int64_t inner, Prefe
     typename D::Chunk a[kRows];
     for (int m = 0; m < kRows; ++m) a[m] = D::load(x[m] + k);
     for (int n = 0; n < kDotCols; ++n) {
-      if (n >= prefetch.first && n < prefetch.end) __builtin_prefetch(w[n] + k + prefetch.distance, 0, kSecondLevelCache);
+      if (prefetch != 0) __builtin_prefetch(w[n] + k + prefetch, 0, kSecondLevelCache);
       const typename D::Chunk b = D::load(w[n] + k);
       for (int m = 0; m < kRows; ++m) sums[m][n] = D::mac(sums[m][n], a[m], b);
     }
@@ -55,7 +49,7 @@ inline void dot_block(const T* const* x, const T* const* w, int64_t inner, Prefe
 
 // Chooses the block for `rows` (1 .. Dot<T>::kMaxRows) rows of x.
 template <class T, int kRows = Dot<T>::kMaxRows>
-inline void dot_rows(int rows, const T* const* x, const T* const* w, int64_t inner, Prefetch prefetch,
+inline void dot_rows(int rows, const T* const* x, const T* const* w, int64_t inner, int64_t prefetch,
                      float (*out)[kDotCols]) {
   if constexpr (kRows > 1) {
     if (rows < kRows) return dot_rows<T, kRows - 1>(rows, x, w, inner, prefetch, out);
@@ -64,25 +58,21 @@ inline void dot_rows(int rows, const T* const* x, const T* const* w, int64_t inn
 }
 
 // c[m * ldc + n] for all m < rows, n < cols. x_rows and w_rows hold one pointer per row. The inner loop runs over
-// rows of x, so four rows of w stay in the first-level cache. Meanwhile what lies `prefetch` elements ahead of them (0:
-// nothing) is fetched, each block of rows of x taking its part, so that memory and multiplication overlap.
+// rows of w: a block of rows of x stays in the first-level cache, and the first block fetches what lies `prefetch`
+// elements ahead of w (0: nothing), which the others find in the second.
 template <class T>
 inline void dot_tile(const T* const* x_rows, int rows, const T* const* w_rows, int cols, int64_t inner,
                      int64_t prefetch, float* c, int64_t ldc) {
   constexpr int kStep = Dot<T>::kMaxRows;
-  const int blocks = prefetch == 0 ? 0 : (rows + kStep - 1) / kStep;
-  for (int n = 0; n < cols; n += kDotCols) {
-    // A partial block repeats its last row; the copies are dropped below.
-    const T* w[kDotCols];
-    for (int j = 0; j < kDotCols; ++j) w[j] = w_rows[n + j < cols ? n + j : cols - 1];
-    const int kept = cols - n < kDotCols ? cols - n : kDotCols;
-    for (int m = 0; m < rows; m += kStep) {
-      const int count = rows - m < kStep ? rows - m : kStep;
+  for (int m = 0; m < rows; m += kStep) {
+    const int count = rows - m < kStep ? rows - m : kStep;
+    for (int n = 0; n < cols; n += kDotCols) {
+      // A partial block repeats its last row; the copies are dropped below.
+      const T* w[kDotCols];
+      for (int j = 0; j < kDotCols; ++j) w[j] = w_rows[n + j < cols ? n + j : cols - 1];
+      const int kept = cols - n < kDotCols ? cols - n : kDotCols;
       float out[kStep][kDotCols];
-      const int block = m / kStep;
-      const Prefetch part = blocks == 0 ? Prefetch{0, 0, 0}
-                                        : Prefetch{prefetch, kDotCols * block / blocks, kDotCols * (block + 1) / blocks};
-      dot_rows<T>(count, x_rows + m, w, inner, part, out);
+      dot_rows<T>(count, x_rows + m, w, inner, m == 0 ? prefetch : 0, out);
       for (int i = 0; i < count; ++i) std::memcpy(c + (m + i) * ldc + n, out[i], static_cast<size_t>(kept) * sizeof(float));
     }
   }

@@ -4,7 +4,7 @@
 
 namespace {
 
-// A tile of float32 sums: small enough for the first-level cache beside four rows of w.
+// A tile of float32 sums and the rows of w behind it: small enough for the second-level cache.
 constexpr int kTileRows = 48;
 constexpr int kTileCols = 64;
 

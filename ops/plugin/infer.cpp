@@ -108,10 +108,8 @@ VMO_INFER_LIKE_FIRST(vmo_lora_2)
 VMO_INFER_LIKE_FIRST(vmo_lora_3)
 
 VMO_INFER_TWO_LIKE_FIRST(vmo_attention_sublayer)
-VMO_INFER_TWO_LIKE_FIRST(vmo_attention_sublayer_qkv_bias)
-VMO_INFER_TWO_LIKE_FIRST(vmo_attention_sublayer_output_bias)
-VMO_INFER_TWO_LIKE_FIRST(vmo_attention_sublayer_biases)
 VMO_INFER_TWO_LIKE_FIRST(vmo_mlp_sublayer)
+VMO_INFER_TWO_LIKE_FIRST(vmo_decoder_layers)
 
 // qkv [T, (H + 2 KH) * D], key_cache [NB, BS, KH, D] -> [T, H * D]
 VMO_API Shape vmo_attention_blockInferShape(VMO_SHAPE_PARAMETERS) {

@@ -40,9 +40,8 @@ class Attention:
         parts += [*self.output_bias, *self.block, *self.caches, *self.attributes]
         return [*parts, y, total]
 
-    @property
-    def flags(self) -> int:
-        return QKV_BIAS * bool(self.biases) + OUTPUT_BIAS * bool(self.output_bias)
+    def inputs(self) -> int:
+        return 3 + 3 + len(self.biases) + 1 + len(self.output_bias) + 12
 
 
 def attention(
@@ -58,7 +57,7 @@ def attention(
     sizes = [HEADS * DIM, KV_HEADS * DIM, KV_HEADS * DIM]
     angles = reference.angles(np.arange(TOKENS), ROTARY, interleaved=False)
     tables = (case.slots, case.tables, case.contexts, case.queries)
-    integers = [HEADS, KV_HEADS, DIM, ROTARY, 0, 1, int(first), 0]
+    integers = [HEADS, KV_HEADS, DIM, ROTARY, 0, 1, int(first), biases]
     return Attention(
         random(TOKENS, HIDDEN),
         random(TOKENS, HIDDEN),
@@ -102,13 +101,13 @@ def test_attention_equals_its_operations(
     given = attention(rng, dtype, first=first, biases=biases)
     caches = copies(given.caches)
     y, total = (empty((TOKENS, HIDDEN), dtype) for _ in range(2))
-    isa.call("attention_sublayer", given.arguments(y, total), given.flags)
+    isa.call("attention_sublayer", given.arguments(y, total), given.inputs())
 
     normed, summed = add_norm(isa, given.x, None if first else given.residual, given.gamma)
     qkv, attended = empty((TOKENS, WIDTH), dtype), empty((TOKENS, HEADS * DIM), dtype)
     isa.call("linear", normed, 3, given.weights, given.biases or None, qkv)
     integers = Tensor(given.attributes[0].array.copy(), "int32")
-    integers.array[6] = 0
+    integers.array[6:] = 0
     attributes = [integers, given.attributes[1]]
     isa.call("attention_block", [qkv, *given.block, *caches, *attributes, attended])
     expected = empty((TOKENS, HIDDEN), dtype)
@@ -119,6 +118,55 @@ def test_attention_equals_its_operations(
     np.testing.assert_array_equal(total.array, summed.array)
     for found, wanted in zip(given.caches, caches, strict=True):
         np.testing.assert_array_equal(found.array, wanted.array)
+
+
+@pytest.mark.parametrize("dtype", DENSE)
+@pytest.mark.parametrize("biases", [0, QKV_BIAS | OUTPUT_BIAS])
+def test_a_decoder_equals_its_halves(
+    isa: Native, dtype: str, biases: int, rng: np.random.Generator
+) -> None:
+    layers = [attention(rng, dtype, biases=biases) for _ in range(3)]
+    shapes = [(HIDDEN,), (INNER, HIDDEN), (INNER, HIDDEN), (HIDDEN, INNER)]
+    mlps = [[tensor(rng.standard_normal(s) / 4, dtype) for s in shapes] for _ in layers]
+    shared = layers[0]
+    caches = [copies(layer.caches) for layer in layers]
+    paged, attributes = shared.block[2:], shared.attributes
+    weights = [
+        each
+        for layer, mlp in zip(layers, mlps, strict=True)
+        for each in (
+            layer.gamma,
+            *layer.weights,
+            *layer.biases,
+            layer.output,
+            *layer.output_bias,
+            *layer.block[:2],
+            *mlp,
+        )
+    ]
+    y, total = (empty((TOKENS, HIDDEN), dtype) for _ in range(2))
+    call = [shared.x, *paged, *attributes, *weights]
+    call += [*(pair[0] for pair in caches), *(pair[1] for pair in caches)]
+    isa.call("decoder_layers", [*call, y, total], len(call))
+
+    x, residual = shared.x, None
+    epsilon = tensor([EPSILON], "float32")
+    for layer, mlp in zip(layers, mlps, strict=True):
+        layer.x, layer.residual = x, residual or x
+        layer.block[2:] = paged
+        layer.attributes = copies(attributes)
+        layer.attributes[0].array[6] = residual is None
+        first, second = ([empty((TOKENS, HIDDEN), dtype) for _ in range(2)] for _ in range(2))
+        isa.call("attention_sublayer", layer.arguments(*first), layer.inputs())
+        isa.call("mlp_sublayer", [*first, *mlp, epsilon, *second])
+        x, residual = second
+    assert residual is not None
+    assert np.isfinite(y.wide()).all()
+    np.testing.assert_array_equal(y.array, x.array)
+    np.testing.assert_array_equal(total.array, residual.array)
+    for layer, pair in zip(layers, caches, strict=True):
+        for found, wanted in zip(pair, layer.caches, strict=True):
+            np.testing.assert_array_equal(found.array, wanted.array)
 
 
 @pytest.mark.parametrize("dtype", DENSE)
@@ -154,12 +202,12 @@ def test_errors_name_the_operation(library: Native, rng: np.random.Generator) ->
         call = [*arguments]
         call[position] = tensor(np.zeros(3), "float32")
         with pytest.raises(NativeError, match=re.escape(message)):
-            library.call("attention_sublayer", call, 0)
+            library.call("attention_sublayer", call, given.inputs())
     short = [*arguments]
     short[-3] = tensor([0.5, 1e-6], "float32")
     message = "float_attributes [2] must have at least 3 adjacent elements"
     with pytest.raises(NativeError, match=re.escape(message)):
-        library.call("attention_sublayer", short, 0)
+        library.call("attention_sublayer", short, given.inputs())
 
 
 def test_a_slot_out_of_range_writes_nothing(library: Native, rng: np.random.Generator) -> None:
@@ -168,7 +216,7 @@ def test_a_slot_out_of_range_writes_nothing(library: Native, rng: np.random.Gene
     before = copies(given.caches)
     y, total = (empty((TOKENS, HIDDEN), "float32") for _ in range(2))
     with pytest.raises(NativeError, match="attention_sublayer: "):
-        library.call("attention_sublayer", given.arguments(y, total), 0)
+        library.call("attention_sublayer", given.arguments(y, total), given.inputs())
     for found, wanted in zip(given.caches, before, strict=True):
         np.testing.assert_array_equal(found.array, wanted.array)
 

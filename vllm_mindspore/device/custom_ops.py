@@ -19,7 +19,8 @@ def custom_op(name: str, num_inputs: int, num_outputs: int = 1) -> ops.Custom:
     pointer of a view (mint.split, narrow, transpose) without its strides and offset, and
     `.contiguous()` does not help there.
     """
-    register = CustomRegOp(name)
+    # MindSpore knows one number of inputs per operator name and process.
+    register = CustomRegOp(f"{name}_{num_inputs}")
     for index in range(num_inputs):
         register = register.input(index, f"x{index}", "required")
     for index in range(num_outputs):

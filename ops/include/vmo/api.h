@@ -61,9 +61,10 @@ VMO_API int vmo_core_paged_attention(const vmo_tensor* query, const vmo_tensor* 
 // tensors: qkv, q_gamma, k_gamma, cos, sin, slot_mapping, block_tables, context_lens, q_seq_lens, key_cache,
 // value_cache, int_attributes, float_attributes, out: those of vmo_attention_block (plugin/custom_ops.cpp).
 VMO_API int vmo_core_attention_block(const vmo_tensor* tensors);
-// The lists of core/sublayers.h; biases is a sum of AttentionSublayerBias.
-VMO_API int vmo_core_attention_sublayer(const vmo_tensor* tensors, int biases);
+// The lists of core/sublayers.h and core/decoder_layers.h: `inputs` tensors, then y and sum.
+VMO_API int vmo_core_attention_sublayer(const vmo_tensor* tensors, int inputs);
 VMO_API int vmo_core_mlp_sublayer(const vmo_tensor* tensors);
+VMO_API int vmo_core_decoder_layers(const vmo_tensor* tensors, int inputs);
 VMO_API int vmo_core_cast(const vmo_tensor* x, const vmo_tensor* y);
 VMO_API int vmo_core_copy(const vmo_tensor* x, const vmo_tensor* y);
 VMO_API int vmo_core_split(const vmo_tensor* x, int64_t axis, int outputs, const vmo_tensor* y);

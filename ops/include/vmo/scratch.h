@@ -8,7 +8,8 @@ namespace vmo {
 
 // Independent buffers of one thread, so that nested uses do not overwrite each other.
 enum class ScratchSlot {
-  kMaterialise0, kMaterialise1, kMaterialise2, kPack, kQuery, kTile, kGather, kTasks, kNarrow, kWide, kCount
+  kMaterialise0, kMaterialise1, kMaterialise2, kPack, kQuery, kTile, kGather, kTasks, kNarrow, kWide, kHidden, kResidual,
+  kCount
 };
 
 // At least `bytes` bytes, valid until the same thread asks for the same slot again; never null

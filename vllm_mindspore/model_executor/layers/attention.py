@@ -9,7 +9,7 @@ before they attend, so one graph serves prefill, chunked prefill and decode.
 from __future__ import annotations
 
 import numpy as np
-from mindspore import Tensor, mint, nn, ops
+from mindspore import Parameter, Tensor, mint, nn, ops
 from mindspore.ops.auto_generate import gen_ops_prim
 
 from vllm_mindspore import bridge
@@ -24,6 +24,8 @@ PagedInputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tens
 i32 [B, blocks], context lengths i32 [B] and query lengths i32 [B] of one step; adapter slots
 i32 [T] if the model has adapters."""
 
+# AttentionSublayerBias of ops/core/sublayers.h.
+_QKV_BIAS, _OUTPUT_BIAS = 1, 2
 # ApplyRotaryPosEmb's cos_format for cos and sin that already hold one row per token, by whether
 # neighbouring elements are rotated together.
 _ROWS_PER_TOKEN = {False: 2, True: 3}
@@ -46,23 +48,29 @@ def _output(builder: LayerBuilder, name: str, config: AttentionConfig) -> nn.Cel
     return build_linear(builder, f"{name}.o_proj", *sizes, bias=config.output_bias)
 
 
-def head_gammas(builder: LayerBuilder, name: str, config: AttentionConfig) -> tuple[Tensor, Tensor]:
+def head_gammas(
+    builder: LayerBuilder, name: str, config: AttentionConfig
+) -> tuple[Parameter, Parameter]:
     """Weights [head_dim] of the query and key norms for the fused kernels; placeholders where
     there are none."""
     if config.qk_norm:
         take, shape = builder.source.take_bits, (config.head_dim,)
         return take(f"{name}.q_norm.weight", shape), take(f"{name}.k_norm.weight", shape)
-    unused = Tensor(np.zeros(1, np.float32), bridge.to_mindspore_dtype(builder.source.dtype))
-    return unused, unused
+    unused, dtype = np.ones(1), builder.source.dtype
+    return (
+        bridge.constant(f"{name}.q_norm.unused", unused, dtype),
+        bridge.constant(f"{name}.k_norm.unused", unused, dtype),
+    )
 
 
 def kernel_attributes(
-    config: AttentionConfig, *, first: bool = False, input_epsilon: float = 0.0
+    config: AttentionConfig, *, whole: bool, first: bool = False, input_epsilon: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """The attribute tensors of the fused kernels (ops/core/attention_attributes.h). `first` and
-    `input_epsilon` mean something only to those that hold the norm in front as well."""
+    """The attribute tensors of the fused kernels (ops/core/attention_attributes.h). The block alone
+    is not told what only kernels with norm and projections around it need (`whole`)."""
+    biases = config.bias * _QKV_BIAS + config.output_bias * _OUTPUT_BIAS if whole else 0
     integers = [config.num_heads, config.num_kv_heads, config.head_dim, config.rotary_dim]
-    integers += [int(config.interleaved), int(config.qk_norm), int(first), 0]
+    integers += [int(config.interleaved), int(config.qk_norm), int(first), biases]
     floats = [config.scale, config.norm_epsilon, input_epsilon]
     return Tensor(np.array(integers, np.int32)), Tensor(np.array(floats, np.float32))
 
@@ -76,7 +84,7 @@ class FusedAttention(nn.Cell):
         self.qkv = FusedLinear(builder, names, config.hidden_size, sizes, bias=config.bias)
         self.output = _output(builder, name, config)
         self.query_gamma, self.key_gamma = head_gammas(builder, name, config)
-        self.integers, self.floats = kernel_attributes(config)
+        self.integers, self.floats = kernel_attributes(config, whole=False)
         self.attend = custom_op("vmo_attention_block", 13)
 
     def construct(

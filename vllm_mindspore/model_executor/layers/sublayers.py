@@ -8,7 +8,7 @@ to. With fused kernels and without adapters a half is one CPU node; else it is m
 from __future__ import annotations
 
 import numpy as np
-from mindspore import ParameterTuple, Tensor, nn
+from mindspore import Parameter, ParameterTuple, Tensor, nn
 
 from vllm_mindspore.device.custom_ops import custom_op
 from vllm_mindspore.model_executor.layers.activation import GatedMLP
@@ -23,28 +23,56 @@ from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.layers.layernorm import RmsNorm
 from vllm_mindspore.model_executor.models.config import DecoderConfig
 
-_ATTENTION_KERNELS = {
-    (False, False): "vmo_attention_sublayer",
-    (True, False): "vmo_attention_sublayer_qkv_bias",
-    (False, True): "vmo_attention_sublayer_output_bias",
-    (True, True): "vmo_attention_sublayer_biases",
-}
-"""By whether the projections and whether the output projection have biases."""
+
+def attention_weights(builder: LayerBuilder, layer: str, config: DecoderConfig) -> list[Parameter]:
+    """The weights of an attention half in the order of the kernels (ops/core/sublayers.h)."""
+    take, attention, name = builder.source.take_bits, config.attention, f"{layer}.self_attn"
+    names, sizes = projections(name, attention)
+    parts = list(zip(names, sizes, strict=True))
+    weights = [take(f"{layer}.input_layernorm.weight", (config.hidden_size,))]
+    weights += [take(f"{part}.weight", (size, config.hidden_size)) for part, size in parts]
+    if attention.bias:
+        weights += [take(f"{part}.bias", (size,)) for part, size in parts]
+    weights.append(take(f"{name}.o_proj.weight", (config.hidden_size, attention.query_size)))
+    if attention.output_bias:
+        weights.append(take(f"{name}.o_proj.bias", (config.hidden_size,)))
+    return [*weights, *head_gammas(builder, name, attention)]
+
+
+def mlp_weights(builder: LayerBuilder, layer: str, config: DecoderConfig) -> list[Parameter]:
+    """The weights of a feed-forward half in the order of the kernels."""
+    take, hidden, inner = builder.source.take_bits, config.hidden_size, config.intermediate_size
+    return [
+        take(f"{layer}.post_attention_layernorm.weight", (hidden,)),
+        take(f"{layer}.mlp.gate_proj.weight", (inner, hidden)),
+        take(f"{layer}.mlp.up_proj.weight", (inner, hidden)),
+        take(f"{layer}.mlp.down_proj.weight", (hidden, inner)),
+    ]
+
+
+def has_fused_attention(builder: LayerBuilder) -> bool:
+    """Whether an attention half can be one node."""
+    return builder.fused and builder.adapters is None
+
+
+def has_fused_mlp(builder: LayerBuilder, config: DecoderConfig) -> bool:
+    """Whether a feed-forward half can be one node."""
+    plain = not config.mlp_bias and not config.one_gate_up_tensor
+    return builder.fused and builder.adapters is None and plain
 
 
 def build_attention_sublayer(
     builder: LayerBuilder, layer: str, config: DecoderConfig, *, first: bool
 ) -> nn.Cell:
     """Attention of decoder layer `layer`; the first one gets no residual."""
-    if builder.fused and builder.adapters is None:
+    if has_fused_attention(builder):
         return FusedAttentionSublayer(builder, layer, config, first=first)
     return AttentionSublayer(builder, layer, config)
 
 
 def build_mlp_sublayer(builder: LayerBuilder, layer: str, config: DecoderConfig) -> nn.Cell:
     """The feed-forward block of decoder layer `layer`."""
-    plain = not config.mlp_bias and not config.one_gate_up_tensor
-    if builder.fused and builder.adapters is None and plain:
+    if has_fused_mlp(builder, config):
         return FusedMlpSublayer(builder, layer, config)
     return MlpSublayer(builder, layer, config)
 
@@ -78,28 +106,12 @@ class FusedAttentionSublayer(nn.Cell):
         self, builder: LayerBuilder, layer: str, config: DecoderConfig, *, first: bool
     ) -> None:
         super().__init__()
-        take, attention, name = builder.source.take_bits, config.attention, f"{layer}.self_attn"
-        names, sizes = projections(name, attention)
-        self.gamma = take(f"{layer}.input_layernorm.weight", (config.hidden_size,))
-        weights = [
-            take(f"{part}.weight", (size, config.hidden_size))
-            for part, size in zip(names, sizes, strict=True)
-        ]
-        if attention.bias:
-            weights += [
-                take(f"{part}.bias", (size,)) for part, size in zip(names, sizes, strict=True)
-            ]
-        weights.append(take(f"{name}.o_proj.weight", (config.hidden_size, attention.query_size)))
-        if attention.output_bias:
-            weights.append(take(f"{name}.o_proj.bias", (config.hidden_size,)))
-        self.parameters = ParameterTuple(weights)
-        self.query_gamma, self.key_gamma = head_gammas(builder, name, attention)
+        self.weights = ParameterTuple(attention_weights(builder, layer, config))
         self.attributes = kernel_attributes(
-            attention, first=first, input_epsilon=config.norm_epsilon
+            config.attention, whole=True, first=first, input_epsilon=config.norm_epsilon
         )
         self.first = first
-        kernel = _ATTENTION_KERNELS[attention.bias, attention.output_bias]
-        self.kernel = custom_op(kernel, len(self.parameters) + 15, num_outputs=2)
+        self.kernel = custom_op("vmo_attention_sublayer", len(self.weights) + 12, num_outputs=2)
 
     def construct(
         self,
@@ -114,10 +126,7 @@ class FusedAttentionSublayer(nn.Cell):
         y, summed = self.kernel(
             x,
             x if self.first else residual,
-            self.gamma,
-            *self.parameters,
-            self.query_gamma,
-            self.key_gamma,
+            *self.weights,
             cos,
             sin,
             slots,
@@ -158,19 +167,11 @@ class FusedMlpSublayer(nn.Cell):
 
     def __init__(self, builder: LayerBuilder, layer: str, config: DecoderConfig) -> None:
         super().__init__()
-        take, hidden, inner = builder.source.take_bits, config.hidden_size, config.intermediate_size
-        self.parameters = ParameterTuple(
-            [
-                take(f"{layer}.post_attention_layernorm.weight", (hidden,)),
-                take(f"{layer}.mlp.gate_proj.weight", (inner, hidden)),
-                take(f"{layer}.mlp.up_proj.weight", (inner, hidden)),
-                take(f"{layer}.mlp.down_proj.weight", (hidden, inner)),
-            ]
-        )
+        self.weights = ParameterTuple(mlp_weights(builder, layer, config))
         self.epsilon = Tensor(np.array([config.norm_epsilon], np.float32))
-        self.kernel = custom_op("vmo_mlp_sublayer", 3 + len(self.parameters), num_outputs=2)
+        self.kernel = custom_op("vmo_mlp_sublayer", len(self.weights) + 3, num_outputs=2)
 
     def construct(self, x: Tensor, residual: Tensor, slots: None = None) -> tuple[Tensor, Tensor]:
         """x and residual [T, hidden] -> the same two; not for models with adapters."""
-        y, summed = self.kernel(x, residual, *self.parameters, self.epsilon)
+        y, summed = self.kernel(x, residual, *self.weights, self.epsilon)
         return y, summed

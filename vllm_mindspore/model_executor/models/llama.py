@@ -13,6 +13,7 @@ from vllm_mindspore.device.custom_ops import custom_op
 from vllm_mindspore.model_executor.layers.attention import PagedInputs
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.layers.embedding import build_embedding
+from vllm_mindspore.model_executor.layers.fused_layers import FusedLayers, has_fused_layers
 from vllm_mindspore.model_executor.layers.layernorm import RmsNorm
 from vllm_mindspore.model_executor.layers.rotary_embedding import rotary_tables
 from vllm_mindspore.model_executor.layers.sublayers import (
@@ -48,6 +49,48 @@ class DecoderLayer(nn.Cell):
         return x, residual
 
 
+class DecoderLayers(nn.Cell):
+    """The layers one after the other."""
+
+    def __init__(
+        self,
+        builder: LayerBuilder,
+        names: list[str],
+        config: DecoderConfig,
+        layer: type[DecoderLayer],
+    ) -> None:
+        super().__init__()
+        self.layers = nn.CellList(
+            [layer(builder, name, config, first=name == names[0]) for name in names]
+        )
+        self.num_layers = len(names)
+
+    def construct(
+        self,
+        x: Tensor,
+        inputs: PagedInputs,
+        key_caches: list[Tensor],
+        value_caches: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """x [T, hidden] -> what the last layer adds to the residual, and that residual."""
+        residual = None
+        for index in range(self.num_layers):
+            x, residual = self.layers[index](
+                x, residual, inputs, key_caches[index], value_caches[index]
+            )
+        return x, residual
+
+
+def build_layers(
+    builder: LayerBuilder, config: DecoderConfig, layer: type[DecoderLayer]
+) -> nn.Cell:
+    """All layers, as one node where the kernels can."""
+    names = [f"model.layers.{index}" for index in range(config.num_layers)]
+    if layer is DecoderLayer and has_fused_layers(builder, config):
+        return FusedLayers(builder, names, config)
+    return DecoderLayers(builder, names, config, layer)
+
+
 class Decoder(nn.Cell):
     """Token ids to hidden states, with the paged caches of every layer written on the way."""
 
@@ -67,15 +110,9 @@ class Decoder(nn.Cell):
         dtype = None if builder.fused else builder.source.dtype
         self.cos = bridge.constant("rotary.cos", cos, dtype)
         self.sin = bridge.constant("rotary.sin", sin, dtype)
-        self.layers = nn.CellList(
-            [
-                layer(builder, f"model.layers.{index}", config, first=index == 0)
-                for index in range(config.num_layers)
-            ]
-        )
+        self.layers = build_layers(builder, config, layer)
         self.norm = RmsNorm(builder, "model.norm", config.hidden_size, config.norm_epsilon)
         self.gather = ops.Gather()
-        self.num_layers = config.num_layers
 
     def construct(
         self,
@@ -103,11 +140,7 @@ class Decoder(nn.Cell):
             query_lens,
             adapters,
         )
-        residual = None
-        for index in range(self.num_layers):
-            x, residual = self.layers[index](
-                x, residual, inputs, key_caches[index], value_caches[index]
-            )
+        x, residual = self.layers(x, inputs, key_caches, value_caches)
         return self.norm(x, residual)[0]
 
 
