@@ -151,3 +151,11 @@ def test_bits_keep_bfloat16_in_place() -> None:
     assert torch.equal(torch.from_numpy(parameter.asnumpy()).view(torch.bfloat16), weight)
     plain = values(torch.float16)
     assert bridge.bits_parameter("layer.weight", plain).dtype == ms.float16
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_bits_of_a_tensor_share_its_memory(dtype: torch.dtype) -> None:
+    original = values(dtype)
+    bits = bridge.bits_from_torch(original)
+    assert bits.dtype == bridge.bits_dtype(dtype)
+    assert bits.data_ptr() == original.data_ptr()

@@ -45,14 +45,15 @@ def test_cap_always_fits_one_longest_request() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_buffers_are_zeroed_aligned_and_shared_with_mindspore(dtype: torch.dtype) -> None:
+def test_buffers_are_zeroed_and_aligned(dtype: torch.dtype) -> None:
     shapes = [CacheShape(f"layer.{index}", num_kv_heads=2, head_dim=24) for index in range(3)]
     cache = KVCache(shapes, num_blocks=5, block_size=16, dtype=dtype)
     assert cache.num_bytes == 3 * 2 * 5 * 16 * 2 * 24 * dtype.itemsize
-    keys, values = cache.tensors()
+    keys, values = cache.buffers()
     assert [tuple(tensor.shape) for tensor in keys + values] == [(5, 16, 2, 24)] * 6
     assert all(tensor.data_ptr() % 4096 == 0 for tensor in keys + values)
     assert len({tensor.data_ptr() for tensor in keys + values}) == 6
+    assert not any(tensor.any() for tensor in keys + values)
 
 
 def test_copy_blocks_copies_every_layer() -> None:

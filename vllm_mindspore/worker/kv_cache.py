@@ -14,11 +14,10 @@ import torch
 from vllm.config import VllmConfig
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheSpec
 
-from vllm_mindspore import bridge
 from vllm_mindspore.model_executor.backends.base import CacheShape
 
 if TYPE_CHECKING:
-    from mindspore import Tensor
+    pass
 
 
 @dataclass(frozen=True)
@@ -92,12 +91,9 @@ class KVCache:
         """Size of all buffers."""
         return sum(buffer.nbytes for buffer in [*self._keys, *self._values])
 
-    def tensors(self) -> tuple[list[Tensor], list[Tensor]]:
-        """MindSpore tensors over the key and the value buffers."""
-        return (
-            [bridge.from_torch(buffer) for buffer in self._keys],
-            [bridge.from_torch(buffer) for buffer in self._values],
-        )
+    def buffers(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """The key and the value buffers of all layers."""
+        return self._keys, self._values
 
     def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
         """Copies whole blocks (source id, destination id) in every layer."""

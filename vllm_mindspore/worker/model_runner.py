@@ -70,7 +70,7 @@ class MindSporeModelRunner:
     def bind_cache(self, cache: KVCache) -> None:
         """Starts with an empty batch over the given cache."""
         self._cache = cache
-        self._backend.bind_caches(*cache.tensors())
+        self._backend.bind_caches(*cache.buffers())
         self._requests = Requests(self._config, cache.block_size)
         self._prompt_logprobs = PromptLogprobs(self._sampler, self._requests, self._mode)
 

@@ -221,7 +221,7 @@ class MindSporeWorker(WorkerBase):
         requests = min(scheduler.max_num_seqs, tokens)
         rows = 0 if self._pools else requests * (1 + self.vllm_config.num_speculative_tokens)
         rows = min(rows, tokens)
-        self._backend.bind_caches(*self._make_cache(1).tensors())
+        self._backend.bind_caches(*self._make_cache(1).buffers())
         self._library.set_noop(True)
         self._library.start_footprint()
         try:

@@ -41,7 +41,7 @@ def reference(tiny_model: Path) -> PreTrainedModel:
 
 def bind(backend: Backend, dtype: torch.dtype) -> None:
     cache = KVCache(backend.cache_shapes(), NUM_BLOCKS, BLOCK, dtype)
-    backend.bind_caches(*cache.tensors())
+    backend.bind_caches(*cache.buffers())
 
 
 def step(computed: list[int], scheduled: list[int]) -> StepInputs:

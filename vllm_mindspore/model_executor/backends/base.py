@@ -54,7 +54,9 @@ class Backend(Protocol):
     def cache_shapes(self) -> list[CacheShape]:
         """One entry per attention layer, in the order in which `bind_caches` takes them."""
 
-    def bind_caches(self, key_caches: Sequence[Tensor], value_caches: Sequence[Tensor]) -> None:
+    def bind_caches(
+        self, key_caches: Sequence[torch.Tensor], value_caches: Sequence[torch.Tensor]
+    ) -> None:
         """Sets the caches [blocks, block_size, kv_heads, head_dim] that `forward` writes."""
 
     def forward(self, inputs: GraphInputs, adapters: np.ndarray | None = None) -> Tensor:

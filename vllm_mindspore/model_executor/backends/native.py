@@ -63,8 +63,8 @@ class NativeBackend:
         model_class = registry.resolve(self._model_config.architectures, pools=pools)
         source = self._source(model_class.unused_tensors + ((HEAD,) if pools else ()))
         dtype = bridge.to_mindspore_dtype(source.dtype)
-        fused = _use_fused_kernels(dtype)
-        builder = LayerBuilder(source=source, fused=fused, adapters=self.adapters)
+        self._fused = _use_fused_kernels(dtype)
+        builder = LayerBuilder(source=source, fused=self._fused, adapters=self.adapters)
         model = model_class(builder, self._model_config.hf_config, self._model_config.max_model_len)
         if self._model_config.convert_type == "classify":
             self.classifier = load_classifier(source, self._model_config, model.head_name)
@@ -82,7 +82,7 @@ class NativeBackend:
             model.config.num_layers,
             self.weight_bytes / 1e9,
             source.dtype,
-            "fused" if fused else "primitive chain",
+            "fused" if self._fused else "primitive chain",
         )
 
     def cache_shapes(self) -> list[CacheShape]:
@@ -95,9 +95,15 @@ class NativeBackend:
             for index in range(self._config.num_layers)
         ]
 
-    def bind_caches(self, key_caches: Sequence[Tensor], value_caches: Sequence[Tensor]) -> None:
-        """Sets the caches of all layers."""
-        self._caches = (ms.mutable(list(key_caches)), ms.mutable(list(value_caches)))
+    def bind_caches(
+        self, key_caches: Sequence[torch.Tensor], value_caches: Sequence[torch.Tensor]
+    ) -> None:
+        """Sets the caches of all layers; the graphs write into their memory."""
+        share = bridge.bits_from_torch if self._fused else bridge.from_torch
+        self._caches = (
+            ms.mutable([share(cache) for cache in key_caches]),
+            ms.mutable([share(cache) for cache in value_caches]),
+        )
 
     def forward(self, inputs: GraphInputs, adapters: np.ndarray | None = None) -> Tensor:
         """One graph call for prefill, chunked prefill, decode and any mix of them."""
@@ -127,9 +133,9 @@ class NativeBackend:
     def _declare_shapes(self, dtype: ms.Type) -> None:
         """Marks every varying dimension, so that one compilation serves all steps."""
         attention = self._config.attention
-        cache = Tensor(
-            shape=[None, self._block_size, attention.num_kv_heads, attention.head_dim], dtype=dtype
-        )
+        block = [self._block_size, attention.num_kv_heads, attention.head_dim]
+        cache_dtype = bridge.bits_dtype(self._model_config.dtype) if self._fused else dtype
+        cache = Tensor(shape=[None, *block], dtype=cache_dtype)
         caches = ms.mutable([cache] * self._config.num_layers)
         row = Tensor(shape=[None], dtype=ms.int32)
         table = Tensor(shape=[None, None], dtype=ms.int32)
