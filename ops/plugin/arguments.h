@@ -20,7 +20,7 @@ class Arguments {
   // contiguous. In graph mode a view (of mint.split, narrow, transpose, ...) arrives as the pointer of its base and
   // would be misread: the caller must pass a contiguous copy.
   Arguments(const char* op, int count, void** params, const int* ndims, int64_t** shapes, const char** dtypes,
-            KernelInputInfo* info, int custom_outputs = 1)
+            KernelInputInfo* info, int custom_outputs)
       : op_(op), count_(count), params_(params), ndims_(ndims), shapes_(shapes), dtypes_(dtypes), info_(info),
         custom_outputs_(custom_outputs) {}
 
@@ -65,28 +65,22 @@ int run_kernel(OpStats& stats, const Arguments& arguments, Body body, Body plan 
 
 }  // namespace vmo::plugin
 
-// Defines the exported kernel `name` that runs `body` on its arguments; `info` is null or the op-plugin `extra`.
-#define VMO_DEFINE_KERNEL(name, body, info)                                                         \
-  namespace {                                                                                       \
-  ::vmo::OpStats g_stats_##name(#name);                                                             \
-  }                                                                                                 \
-  VMO_API int name(VMO_KERNEL_PARAMETERS) {                                                         \
-    static_cast<void>(stream);                                                                      \
-    static_cast<void>(extra);                                                                       \
-    return ::vmo::plugin::run_kernel(                                                               \
-        g_stats_##name, ::vmo::plugin::Arguments(#name, nparam, params, ndims, shapes, dtypes, info), body); \
+// Defines the exported entry `name`; `info` is null or the op-plugin `extra`.
+#define VMO_DEFINE_ENTRY(name, info, outputs, body, plan)                                                         \
+  namespace {                                                                                                     \
+  ::vmo::OpStats g_stats_##name(#name);                                                                           \
+  }                                                                                                               \
+  VMO_API int name(VMO_KERNEL_PARAMETERS) {                                                                       \
+    static_cast<void>(stream);                                                                                    \
+    static_cast<void>(extra);                                                                                     \
+    return ::vmo::plugin::run_kernel(                                                                             \
+        g_stats_##name, ::vmo::plugin::Arguments(#name, nparam, params, ndims, shapes, dtypes, info, outputs), body, \
+        plan);                                                                                                    \
   }
-// Defines an ops.Custom kernel of two outputs that keeps activations in work memory.
-#define VMO_DEFINE_SUBLAYER(name, body, plan)                                                              \
-  namespace {                                                                                              \
-  ::vmo::OpStats g_stats_##name(#name);                                                                    \
-  }                                                                                                        \
-  VMO_API int name(VMO_KERNEL_PARAMETERS) {                                                                \
-    static_cast<void>(stream);                                                                             \
-    static_cast<void>(extra);                                                                              \
-    return ::vmo::plugin::run_kernel(                                                                      \
-        g_stats_##name, ::vmo::plugin::Arguments(#name, nparam, params, ndims, shapes, dtypes, nullptr, 2), \
-        body, plan);                                                                                       \
-  }
+// A kernel of ops.Custom, of one output.
+#define VMO_DEFINE_KERNEL(name, body) VMO_DEFINE_ENTRY(name, nullptr, 1, body, nullptr)
+// One of two outputs that keeps activations in work memory, which `plan` takes.
+#define VMO_DEFINE_SUBLAYER(name, body, plan) VMO_DEFINE_ENTRY(name, nullptr, 2, body, plan)
+// A builtin primitive: its `extra` tells strides and the number of inputs.
 #define VMO_DEFINE_BUILTIN(name, body) \
-  VMO_DEFINE_KERNEL(name, body, static_cast<::vmo::plugin::KernelInputInfo*>(extra))
+  VMO_DEFINE_ENTRY(name, static_cast<::vmo::plugin::KernelInputInfo*>(extra), 0, body, nullptr)
