@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -36,7 +37,9 @@ def test_failing_server_is_shown(tmp_path: Path, capfd: pytest.CaptureFixture[st
 @pytest.mark.parametrize("received", [signal.SIGTERM, signal.SIGHUP], ids=lambda item: item.name)
 def test_signal_stops_the_server(tiny_model: Path, received: signal.Signals) -> None:
     command = [sys.executable, "-m", "vllm_mindspore.cli.main", "demo", "--model", str(tiny_model)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    # Under nohup these tests ignore SIGHUP, and would hand that down.
+    heeded = partial(signal.signal, received, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heeded) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if "waiting for /health" in line:  # the server runs; it is not ready
