@@ -28,13 +28,15 @@ Status read_attributes(const char* op, const TensorView& ints, const TensorView&
   block->rotary_dim = index_at(ints, 3);
   block->interleaved = index_at(ints, 4) != 0;
   block->qk_norm = index_at(ints, 5) != 0;
-  if (layer != nullptr) *layer = LayerAttributes{index_at(ints, 6) != 0, index_at(ints, 7)};
-  for (int i = 6; layer == nullptr && i < kIntCount; ++i) {
-    if (index_at(ints, i) != 0) {
-      return fail(op, "int_attributes[%d] is %lld; reserved values must be 0", i,
-                  static_cast<long long>(index_at(ints, i)));
+  const int64_t most[] = {layer == nullptr ? 0 : 1, layer == nullptr ? 0 : kAllBiases};
+  for (int i = 6; i < kIntCount; ++i) {
+    const int64_t value = index_at(ints, i);
+    if (value < 0 || value > most[i - 6]) {
+      return fail(op, "int_attributes[%d] is %lld; expected 0 to %lld", i, static_cast<long long>(value),
+                  static_cast<long long>(most[i - 6]));
     }
   }
+  if (layer != nullptr) *layer = LayerAttributes{index_at(ints, 6) != 0, index_at(ints, 7)};
   const auto* values = static_cast<const float*>(floats.data);
   block->scale = load_unaligned<float>(values);
   block->epsilon = load_unaligned<float>(values + 1);

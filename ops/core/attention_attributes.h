@@ -12,10 +12,12 @@ enum AttentionBlockTensor {
   kValueCache, kIntAttributes, kFloatAttributes, kAttentionOut, kAttentionBlockTensors
 };
 
+enum AttentionSublayerBias { kQkvBias = 1, kOutputBias = 2, kAllBiases = 3 };
+
 // What nodes that hold more than the attention block are told besides.
 struct LayerAttributes {
   bool first = false;  // no residual
-  int64_t biases = 0;
+  int64_t biases = 0;  // a sum of AttentionSublayerBias
 };
 
 // int_attributes int32 [>= 8]: heads, kv_heads, head_dim, rotary_dim, interleaved, has_qk_norm, then LayerAttributes,

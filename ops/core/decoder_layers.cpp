@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "attention_attributes.h"
 #include "check.h"
 #include "workspace.h"
 
@@ -30,6 +29,7 @@ Status read_layout(const char* op, const DecoderLayers& args, Layout* layout) {
   AttentionBlock unused{};
   LayerAttributes attributes;
   VMO_TRY(read_attributes(op, args.tensors[kAttributes], args.tensors[kAttributes + 1], &unused, &attributes));
+  if (attributes.first) return fail(op, "int_attributes[6] is 1; expected 0: these layers have their own first one");
   layout->attention = attention_sublayer_weights(attributes.biases);  // x and residual go, the heads' gammas come
   layout->mlp = kMlpSublayerInputs - 3;                               // x, residual and float_attributes go
   const int per_layer = layout->weights() + 2, rest = args.inputs - kShared;

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "attention_attributes.h"
 #include "check.h"
 #include "workspace.h"
 

@@ -4,6 +4,7 @@
 // nodes bit for bit; what passes between two of those stays in the calling thread's work memory.
 #pragma once
 
+#include "attention_attributes.h"
 #include "vmo/core.h"
 
 namespace vmo {
@@ -15,8 +16,6 @@ struct SublayerInput {
   TensorView gamma;     // [hidden]
   double epsilon;
 };
-
-enum AttentionSublayerBias { kQkvBias = 1, kOutputBias = 2 };
 
 struct AttentionSublayer {
   SublayerInput in;

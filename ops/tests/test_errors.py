@@ -139,7 +139,7 @@ def test_attention_block_attributes(library: Native) -> None:
         (i32(1, 1, 4), "int_attributes [3] and float_attributes [2] must have at least 8 and 2"),
         (i32(3, 2, 4, 4, 0, 0, 0, 0), "heads 3, kv_heads 2, head_dim 4, rotary_dim 4"),
         (i32(2, 1, 4, 3, 0, 0, 0, 0), "rotary_dim 3"),
-        (i32(2, 1, 4, 4, 0, 0, 5, 0), "int_attributes[6] is 5; reserved values must be 0"),
+        (i32(2, 1, 4, 4, 0, 0, 5, 0), "int_attributes[6] is 5; expected 0 to 0"),
     ):
         with pytest.raises(NativeError, match=re.escape(message)):
             library.call("attention_block", [*tensors, ints, floats, out])

@@ -210,6 +210,18 @@ def test_errors_name_the_operation(library: Native, rng: np.random.Generator) ->
         library.call("attention_sublayer", short, given.inputs())
 
 
+@pytest.mark.parametrize(("position", "value"), [(6, 2), (7, 4), (7, -1)])
+def test_unknown_attributes_are_refused(
+    library: Native, position: int, value: int, rng: np.random.Generator
+) -> None:
+    given = attention(rng, "float32")
+    given.attributes[0].array[position] = value
+    outputs = [empty((TOKENS, HIDDEN), "float32") for _ in range(2)]
+    message = f"int_attributes[{position}] is {value}; expected 0 to"
+    with pytest.raises(NativeError, match=re.escape(message)):
+        library.call("attention_sublayer", given.arguments(*outputs), given.inputs())
+
+
 def test_a_slot_out_of_range_writes_nothing(library: Native, rng: np.random.Generator) -> None:
     given = attention(rng, "float32")
     given.block[4].array[0] = 10**6

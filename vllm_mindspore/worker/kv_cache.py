@@ -7,7 +7,6 @@ import contextlib
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,9 +14,6 @@ from vllm.config import VllmConfig
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheSpec
 
 from vllm_mindspore.model_executor.backends.base import CacheShape
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ PagedInputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tens
 i32 [B, blocks], context lengths i32 [B] and query lengths i32 [B] of one step; adapter slots
 i32 [T] if the model has adapters."""
 
-# AttentionSublayerBias of ops/core/sublayers.h.
+# AttentionSublayerBias of ops/core/attention_attributes.h.
 _QKV_BIAS, _OUTPUT_BIAS = 1, 2
 # ApplyRotaryPosEmb's cos_format for cos and sin that already hold one row per token, by whether
 # neighbouring elements are rotated together.
