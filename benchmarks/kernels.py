@@ -111,16 +111,17 @@ def cases(library: Native, dtype: str) -> Iterator[Case]:
     """All kernels and shapes; generated one by one to keep one set of weights in memory."""
     rng = np.random.default_rng(0)
     query_width, kv_width = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
-    for rows in (1, 8, 512):
+    for rows in (1, 8, 32, 512):
         yield linear(library, rng, dtype, "qkv", rows, query_width + 2 * kv_width, HIDDEN)
         yield linear(library, rng, dtype, "o_proj", rows, HIDDEN, query_width)
         yield gate_up(library, rng, dtype, rows)
         yield linear(library, rng, dtype, "down_proj", rows, HIDDEN, INTERMEDIATE)
         yield norm(library, rng, dtype, rows)
-    for rows in (1, 8):
+    for rows in (1, 8, 32):
         yield linear(library, rng, dtype, "lm_head", rows, VOCABULARY, HIDDEN)
     yield attention(library, rng, dtype, 1, 1, 1024)
     yield attention(library, rng, dtype, 8, 1, 1024)
+    yield attention(library, rng, dtype, 32, 1, 1024)
     yield attention(library, rng, dtype, 1, 512, 512)
     yield attention(library, rng, dtype, 1, 16, 4096)
 

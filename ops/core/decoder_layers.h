@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// All layers of a decoder as one operation: the sublayers of sublayers.h one after the other. On a machine that other
-// programs share, every node of a graph finds the caches cold and costs 0.1 to 0.2 ms between two kernels.
+// All layers of a decoder as one operation: the sublayers of sublayers.h one after the other. Between two
+// kernels that run for long the framework finds its caches cold at every node (docs/architecture.md).
 #pragma once
 
 #include "sublayers.h"
