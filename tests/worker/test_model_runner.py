@@ -18,7 +18,6 @@ from vllm.v1.core.sched.output import GrammarOutput
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT
 
 from tests.worker.scheduling import Known, new, step
-from vllm_mindspore.bridge import to_torch
 from vllm_mindspore.model_executor.backends.base import CacheShape
 from vllm_mindspore.worker.input_batch import StepInputs
 from vllm_mindspore.worker.kv_cache import KVCache
@@ -49,9 +48,11 @@ class ArithmeticBackend:
         """Two layers."""
         return [CacheShape(f"layer.{index}", num_kv_heads=1, head_dim=8) for index in range(2)]
 
-    def bind_caches(self, key_caches: Sequence[Any], value_caches: Sequence[Any]) -> None:
-        """Keeps the caches, as torch tensors over the same memory."""
-        self.caches = [to_torch(cache) for cache in [*key_caches, *value_caches]]
+    def bind_caches(
+        self, key_caches: Sequence[torch.Tensor], value_caches: Sequence[torch.Tensor]
+    ) -> None:
+        """Keeps the caches."""
+        self.caches = [*key_caches, *value_caches]
 
     def forward(self, inputs: StepInputs, adapters: np.ndarray | None = None) -> Any:
         """Records the step, and of each block in the first cache the first value."""
