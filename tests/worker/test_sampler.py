@@ -11,12 +11,11 @@ import torch
 from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.v1.outputs import LogprobsTensors
-from vllm.v1.sample.sampler import Sampler
 
 from tests.worker.scheduling import Known, new, step
 from vllm_mindspore.worker import sampler as sampler_module
 from vllm_mindspore.worker.requests import Requests
-from vllm_mindspore.worker.sampler import PromptLogprobs, sample
+from vllm_mindspore.worker.sampler import HostSampler, PromptLogprobs, sample
 
 BLOCK = 16
 VOCAB = 2048
@@ -38,17 +37,25 @@ def test_greedy_rows_take_the_largest_logit(requests: Requests) -> None:
     requests.update(step(new("a", [1], [1]), new("b", [2], [2])))
     scores = logits(2)
     expected = [[int(row.argmax())] for row in scores]
-    result = sample(Sampler(), requests, scores, [[], []], NOBODY)
+    result = sample(HostSampler(), requests, scores, [[], []], NOBODY)
     assert result.token_ids == expected
     assert [state.output_token_ids for state in requests.states.values()] == expected
     assert result.logprobs is None
+
+
+@pytest.mark.parametrize("values", [{9: 50.0, 100: 50.0}, {77: torch.nan, 5: torch.inf}, {}])
+def test_greedy_takes_what_torch_takes(values: dict[int, float]) -> None:
+    scores = logits(3)
+    for token, value in values.items():
+        scores[1, token] = value
+    torch.testing.assert_close(HostSampler.greedy_sample(scores), scores.argmax(dim=-1))
 
 
 def test_a_discarded_row_keeps_its_random_numbers(requests: Requests) -> None:
     params = SamplingParams(temperature=1, seed=3)
     requests.update(step(*(new(name, [1], [1], params=params) for name in "abc")))
     before = [requests.batch.generators[row].get_state() for row in range(3)]
-    result = sample(Sampler(), requests, logits(3), [[], [], []], np.array([1]))
+    result = sample(HostSampler(), requests, logits(3), [[], [], []], np.array([1]))
     kept = [
         torch.equal(requests.batch.generators[row].get_state(), state)
         for row, state in enumerate(before)
@@ -62,7 +69,7 @@ def one_by_one(requests: Requests, req_id: str, scores: torch.Tensor) -> list[in
     """What a request samples from the rows of `scores` in steps of their own."""
     sampled = []
     for row in scores:
-        result = sample(Sampler(), requests, row[None].clone(), [[]], NOBODY)
+        result = sample(HostSampler(), requests, row[None].clone(), [[]], NOBODY)
         sampled += result.token_ids[0]
         requests.batch.refresh_metadata()
     assert requests.states[req_id].output_token_ids == sampled
@@ -87,7 +94,7 @@ def test_drafts_change_no_token(config: VllmConfig, right: int) -> None:
     together.update(step(*(new(name, [1, 2], [1], params=SEEDED) for name in rows)))
     draft = [*plain["a"][:right], VOCAB - 1, -1, -1][:3]
     scores = torch.cat(list(rows.values()))
-    result = sample(Sampler(), together, scores, [draft, []], NOBODY)
+    result = sample(HostSampler(), together, scores, [draft, []], NOBODY)
     assert result.token_ids == [plain["a"], plain["b"]]
     assert len(result.token_ids[0]) == right + 1
     for row, name in enumerate(rows):
@@ -101,7 +108,7 @@ def test_scores_of_accepted_drafts_follow_their_row(requests: Requests) -> None:
     scores = logits(4)
     best = scores.argmax(-1).tolist()
     expected = scores.log_softmax(-1)
-    result = sample(Sampler(), requests, scores, [[best[0], 0], []], NOBODY)
+    result = sample(HostSampler(), requests, scores, [[best[0], 0], []], NOBODY)
     assert result.token_ids == [best[:2], best[3:]]
     assert result.logprobs is not None
     for row, positions in ((0, [0, 1]), (1, [3])):
@@ -119,7 +126,7 @@ class Scored:
         self.requests = requests
         self.prompt = list(prompt)
         self.logits = logits(len(prompt))
-        self.collector = PromptLogprobs(Sampler(), requests, mode)
+        self.collector = PromptLogprobs(HostSampler(), requests, mode)
         self.params = SamplingParams(temperature=0, prompt_logprobs=number)
         self.rows: list[int] = []
 
@@ -217,7 +224,7 @@ def test_a_prompt_preempted_between_its_chunks_is_scored_from_its_start(
 def test_requests_that_asked_for_no_scores_get_none(requests: Requests) -> None:
     output = step(new("a", [1, 2, 3], [1]))
     requests.update(output)
-    collector = PromptLogprobs(Sampler(), requests, "raw_logprobs")
+    collector = PromptLogprobs(HostSampler(), requests, "raw_logprobs")
 
     def unwanted(rows: np.ndarray) -> torch.Tensor:
         raise AssertionError(f"logits of rows {rows} were computed")

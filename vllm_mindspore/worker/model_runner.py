@@ -13,7 +13,6 @@ from vllm import envs as vllm_envs
 from vllm.config import VllmConfig
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, DraftTokenIds, ModelRunnerOutput
-from vllm.v1.sample.sampler import Sampler
 from vllm.v1.structured_output.utils import apply_grammar_bitmask
 
 from vllm_mindspore.model_executor.backends.base import Backend
@@ -22,7 +21,7 @@ from vllm_mindspore.worker.kv_cache import KVCache
 from vllm_mindspore.worker.lora import LoraAdapters
 from vllm_mindspore.worker.pooling import Pooling
 from vllm_mindspore.worker.requests import Requests
-from vllm_mindspore.worker.sampler import PromptLogprobs, Sampled, sample
+from vllm_mindspore.worker.sampler import HostSampler, PromptLogprobs, Sampled, sample
 from vllm_mindspore.worker.speculation import NgramProposer
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class MindSporeModelRunner:
         self._config = config
         self._backend = backend
         self._mode = config.model_config.logprobs_mode
-        self._sampler = Sampler(
+        self._sampler = HostSampler(
             logprobs_mode=self._mode, use_fp64_gumbel=config.model_config.use_fp64_gumbel
         )
         self._step: _Step | None = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From logits to tokens and log probabilities, with vLLM's own sampler on torch."""
+"""From logits to tokens and log probabilities, with vLLM's own sampler."""
 
 from __future__ import annotations
 
@@ -21,6 +21,18 @@ _PROMPT_ROWS = 256
 
 RowLogits = Callable[[np.ndarray], torch.Tensor]
 """int32 [R] rows of a step -> fp32 [R, vocab] logits."""
+
+
+class HostSampler(Sampler):
+    """vLLM's sampler with the largest logit found by numpy, on all of a core's vector lanes.
+
+    torch's argmax compares one value at a time: `benchmarks/sampling.py` measures both.
+    """
+
+    @staticmethod
+    def greedy_sample(logits: torch.Tensor) -> torch.Tensor:
+        """int64 [B] of logits [B, vocab] in CPU memory; the first of equals, a NaN before all."""
+        return torch.from_numpy(logits.numpy().argmax(axis=-1))
 
 
 @dataclass(frozen=True)
