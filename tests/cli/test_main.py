@@ -113,6 +113,7 @@ class Interrupt:
         if name == "vllm.entrypoints.cli.main":
             os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background shells start us without
 sys.meta_path.insert(0, Interrupt())
 main.main(["serve", "no model"])
 """
