@@ -226,7 +226,8 @@ FEATURES = (
     ),
     Tested(
         "Speculative decoding by prompt lookup (`ngram`)",
-        "the same tokens and log probabilities in fewer steps, greedy and with seeds",
+        "the same tokens and log probabilities in fewer steps, greedy and with seeds; in bf16 with "
+        "`VLLM_BATCH_INVARIANT=1`",
         (
             "tests/e2e/test_speculative_decoding.py::test_same_tokens_and_logprobs",
             "tests/e2e/test_speculative_decoding.py::test_accepted_drafts_save_steps",
@@ -274,6 +275,14 @@ FEATURES = (
         "`VLLM_MS_FUSED_KERNELS=0`",
         "the chain of Ascend primitives equals the reference",
         ("tests/e2e/test_primitive_chain.py::test_chain_equals_the_reference",),
+    ),
+    Tested(
+        "`VLLM_BATCH_INVARIANT=1`",
+        "a request's bf16 results do not depend on its batch (fp32 and fp16 ones never do)",
+        (
+            "tests/e2e/test_invariance.py::test_bfloat16",
+            "ops/tests/test_matmul.py::test_batch_invariance",
+        ),
     ),
     Tested(
         "`VLLM_COMPUTE_NANS_IN_LOGITS`, `VLLM_RAISE_ON_LOGIT_NANS`",

@@ -7,10 +7,12 @@
 #include "dispatch/tables.h"
 #include "kernels/all.inl"
 
+#include "avx512_bf16/matmul.inl"
+
 namespace vmo {
 
 const KernelTable* avx512_bf16_kernels() {
-  static const KernelTable table = kernel_table("avx512_bf16");
+  static const KernelTable table = strip_kernel_table();
   return &table;
 }
 

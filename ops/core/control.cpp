@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "guard.h"
+#include "linear_run.h"
 #include "vmo/api.h"
 #include "vmo/error.h"
 #include "vmo/footprint.h"
@@ -34,6 +35,7 @@ int vmo_set_num_threads(int n) {
 
 const char* vmo_last_error() { return vmo::last_error(); }
 void vmo_clear_error() { vmo::clear_error(); }
+void vmo_set_batch_invariant(int on) { vmo::set_batch_invariant(on != 0); }
 void vmo_set_noop(int on) { vmo::set_noop(on != 0); }
 void vmo_start_footprint() { vmo::start_footprint(); }
 int64_t vmo_stop_footprint() { return static_cast<int64_t>(vmo::stop_footprint()); }

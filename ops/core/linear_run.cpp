@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a matrix product is cut into tasks. The cut never changes a result: every output is one dot product.
+// How a matrix product is cut into tasks. The cut never changes a result: every output is one sum.
 #include "linear_run.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "vmo/scratch.h"
 #include "vmo/thread_pool.h"
@@ -16,6 +17,9 @@ constexpr int64_t kReusedBytes = 256 << 10;  // of weights that several blocks o
 constexpr int64_t kBlockBytes = 512 << 10;  // of weights reused for many rows: half of a usual second-level cache
 constexpr int64_t kFewRows = 16, kManyRows = 64;
 constexpr int64_t kRowsPerTask = 192;
+constexpr int64_t kPackedBytes = 4 << 20;  // of rows packed together: they stay in the last-level cache
+constexpr int64_t kPackedStep = 48;        // rows; a multiple of what kernels compute together
+constexpr int64_t kInlinePacking = 1 << 16;  // elements below which waking a thread costs more
 constexpr int64_t kInlineWork = 1 << 15;  // multiply-adds below which waking a thread costs more
 
 struct Cut {
@@ -59,26 +63,55 @@ void for_tiles(int weights, const int64_t* cols, int64_t rows, int64_t inner, si
   }
 }
 
+std::atomic<bool> g_batch_invariant{false};
+
 const char* pack_rows(const ElementKernels& kernels, const char* x, int64_t ldx, int64_t rows, int64_t inner) {
-  const size_t bytes = kernels.pack_bytes == nullptr ? 0 : kernels.pack_bytes(rows, inner);
-  if (bytes == 0) return nullptr;
-  char* packed = static_cast<char*>(scratch(ScratchSlot::kPack, bytes));
-  parallel_for(kernels.pack_tasks(rows), [&](int64_t task) { kernels.pack(x, ldx, rows, inner, packed, task); });
+  char* packed = static_cast<char*>(scratch(ScratchSlot::kPack, kernels.pack_bytes(rows, inner)));
+  const auto pack = [&](int64_t task) { kernels.pack(x, ldx, rows, inner, packed, task); };
+  const int64_t tasks = kernels.pack_tasks(rows);
+  if (rows * inner > kInlinePacking) {
+    parallel_for(tasks, pack);
+  } else {
+    for (int64_t task = 0; task < tasks; ++task) pack(task);
+  }
   return packed;
+}
+
+// Calls run(args) for groups of rows that are packed together, or for all rows where they are not packed.
+template <class Args, class Run>
+void for_row_groups(const ElementKernels& kernels, size_t element, size_t out_element, const Args& args, Run run) {
+  const bool packs = kernels.packs != nullptr && kernels.packs(args.rows) && args.inner > 0;
+  if (!packs || g_batch_invariant.load(std::memory_order_relaxed)) return run(args);
+  const auto step_bytes = static_cast<int64_t>(kernels.pack_bytes(kPackedStep, args.inner));
+  const int64_t most = std::max<int64_t>(kPackedBytes / step_bytes, 1) * kPackedStep;
+  for (int64_t m = 0; m < args.rows; m += most) {
+    Args group = args;
+    group.rows = std::min(most, args.rows - m);
+    group.x = args.x + m * args.ldx * static_cast<int64_t>(element);
+    group.y = args.y + m * args.ldy * static_cast<int64_t>(out_element);
+    group.packed = pack_rows(kernels, group.x, args.ldx, group.rows, args.inner);
+    run(group);
+  }
 }
 
 }  // namespace
 
-void run_linear(const ElementKernels& kernels, size_t element, LinearArgs args) {
-  args.packed = pack_rows(kernels, args.x, args.ldx, args.rows, args.inner);
-  for_tiles(args.weights, args.cols, args.rows, args.inner, element,
-            [&](const Tile& tile) { kernels.linear(args, tile); });
+void set_batch_invariant(bool on) { g_batch_invariant = on; }
+
+void run_linear(const ElementKernels& kernels, size_t element, const LinearArgs& args) {
+  const size_t out_element = args.float_output ? sizeof(float) : element;
+  for_row_groups(kernels, element, out_element, args, [&](const LinearArgs& group) {
+    for_tiles(group.weights, group.cols, group.rows, group.inner, element,
+              [&](const Tile& tile) { kernels.linear(group, tile); });
+  });
 }
 
-void run_gate_up(const ElementKernels& kernels, size_t element, GateUpArgs args) {
-  args.packed = pack_rows(kernels, args.x, args.ldx, args.rows, args.inner);
-  // Two weights share a task, so each gets half of the bytes.
-  for_tiles(1, &args.cols, args.rows, args.inner, 2 * element, [&](const Tile& tile) { kernels.gate_up(args, tile); });
+void run_gate_up(const ElementKernels& kernels, size_t element, const GateUpArgs& args) {
+  for_row_groups(kernels, element, element, args, [&](const GateUpArgs& group) {
+    // Two weights share a task, so each gets half of the bytes.
+    for_tiles(1, &group.cols, group.rows, group.inner, 2 * element,
+              [&](const Tile& tile) { kernels.gate_up(group, tile); });
+  });
 }
 
 }  // namespace vmo

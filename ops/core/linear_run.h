@@ -6,7 +6,10 @@
 
 namespace vmo {
 
-void run_linear(const ElementKernels& kernels, size_t element, LinearArgs args);
-void run_gate_up(const ElementKernels& kernels, size_t element, GateUpArgs args);
+// Whether a row's bits must not depend on how many rows there are: rows are then never packed.
+void set_batch_invariant(bool on);
+
+void run_linear(const ElementKernels& kernels, size_t element, const LinearArgs& args);
+void run_gate_up(const ElementKernels& kernels, size_t element, const GateUpArgs& args);
 
 }  // namespace vmo

@@ -65,13 +65,13 @@ inline void store_gate_up(const GateUpArgs& args, const Tile& tile, const float*
   }
 }
 
-// Calls body(sub-tile) for pieces of at most kTileRows x kTileCols.
-template <class Body>
-inline void for_sub_tiles(const Tile& tile, Body body) {
-  for (int64_t n = tile.n0; n < tile.n1; n += kTileCols) {
-    const int64_t n1 = n + kTileCols < tile.n1 ? n + kTileCols : tile.n1;
-    for (int64_t m = tile.m0; m < tile.m1; m += kTileRows) {
-      body(Tile{tile.weight, m, m + kTileRows < tile.m1 ? m + kTileRows : tile.m1, n, n1});
+// Calls body(part) for parts of at most kRows x kCols, all rows of a group of columns before the next.
+template <int kRows, int kCols, class Body>
+inline void for_parts(const Tile& tile, Body body) {
+  for (int64_t n = tile.n0; n < tile.n1; n += kCols) {
+    const int64_t n1 = n + kCols < tile.n1 ? n + kCols : tile.n1;
+    for (int64_t m = tile.m0; m < tile.m1; m += kRows) {
+      body(Tile{tile.weight, m, m + kRows < tile.m1 ? m + kRows : tile.m1, n, n1});
     }
   }
 }
@@ -90,7 +90,7 @@ inline void product(const char* x, int64_t ldx, const char* w, int64_t ldw, int6
 template <class T>
 void linear(const LinearArgs& args, const Tile& tile) {
   alignas(64) float sums[kTileRows * kTileCols];
-  for_sub_tiles(tile, [&](const Tile& part) {
+  for_parts<kTileRows, kTileCols>(tile, [&](const Tile& part) {
     const bool stream = part.m0 == tile.m0;  // later rows find the weights in the cache
     product<T>(args.x, args.ldx, args.w[part.weight], args.ldw[part.weight], args.inner, part, stream, sums);
     store_linear<T>(args, part, sums);
@@ -101,7 +101,7 @@ template <class T>
 void gate_up(const GateUpArgs& args, const Tile& tile) {
   alignas(64) float gate[kTileRows * kTileCols];
   alignas(64) float up[kTileRows * kTileCols];
-  for_sub_tiles(tile, [&](const Tile& part) {
+  for_parts<kTileRows, kTileCols>(tile, [&](const Tile& part) {
     const bool stream = part.m0 == tile.m0;
     product<T>(args.x, args.ldx, args.gate, args.ldgate, args.inner, part, stream, gate);
     product<T>(args.x, args.ldx, args.up, args.ldup, args.inner, part, stream, up);

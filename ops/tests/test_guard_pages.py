@@ -58,7 +58,8 @@ def guards():  # noqa: ANN201
 def test_matmul(
     isa: Native, guards: Guards, dtype: str, at_end: bool, rng: np.random.Generator
 ) -> None:
-    for rows, cols, inner in ((1, 3, 37), (5, 6, 1), (3, 5, 64), (7, 1, 65), (20, 17, 33)):
+    sizes = ((1, 3, 37), (5, 6, 1), (3, 5, 64), (7, 1, 65), (20, 17, 33), (23, 17, 31), (49, 9, 66))
+    for rows, cols, inner in sizes:
         x = guards.place(tensor(rng.standard_normal((rows, inner)), dtype), at_end=at_end)
         w = guards.place(tensor(rng.standard_normal((cols, inner)), dtype), at_end=at_end)
         bias = guards.place(tensor(rng.standard_normal(cols), dtype), at_end=at_end)

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import pytest
 
@@ -18,6 +21,7 @@ from ops.tests.native import (
     tensor,
     with_row_gap,
 )
+from vllm_mindspore.device.kernel_library import KernelLibrary
 
 # Twice the elements of the widest step (32 bfloat16), and some.
 EVERY_TAIL = range(1, 70)
@@ -49,14 +53,15 @@ def check(x: Tensor, w: Tensor, y: Tensor) -> None:
 @pytest.mark.parametrize("dtype", DENSE)
 def test_every_inner_tail(isa: Native, dtype: str, rng: np.random.Generator) -> None:
     for inner in EVERY_TAIL:
-        x = tensor(rng.standard_normal((1 + inner % 7, inner)), dtype)
         w = tensor(rng.standard_normal((1 + inner % 9, inner)), dtype)
-        check(x, w, linear(isa, x, w))
+        for rows in (1 + inner % 7, 21 + inner % 30):
+            x = tensor(rng.standard_normal((rows, inner)), dtype)
+            check(x, w, linear(isa, x, w))
 
 
 @pytest.mark.parametrize("dtype", DENSE)
 def test_every_row_and_column_count(isa: Native, dtype: str, rng: np.random.Generator) -> None:
-    for rows in (*range(1, 20), 47, 48, 49, 97):
+    for rows in (*range(1, 25), 32, 33, 47, 48, 49, 97):
         for cols in (1, 2, 3, 4, 5, 31, 33, 64, 65, 130):
             x = tensor(rng.standard_normal((rows, 40)), dtype)
             w = tensor(rng.standard_normal((cols, 40)), dtype)
@@ -66,7 +71,8 @@ def test_every_row_and_column_count(isa: Native, dtype: str, rng: np.random.Gene
 @pytest.mark.parametrize("dtype", DENSE)
 def test_threads_and_blocks(isa: Native, dtype: str, rng: np.random.Generator) -> None:
     """Sizes that are cut into many tasks, in columns and in rows."""
-    for rows, cols, inner in ((1, 1500, 512), (6, 700, 300), (250, 40, 200), (200, 300, 257)):
+    sizes = ((1, 1500, 512), (6, 700, 300), (250, 40, 200), (200, 300, 257), (200, 20, 16500))
+    for rows, cols, inner in sizes:
         x = tensor(rng.standard_normal((rows, inner)), dtype)
         w = tensor(rng.standard_normal((cols, inner)), dtype)
         check(x, w, linear(isa, x, w))
@@ -77,21 +83,23 @@ def test_threads_and_blocks(isa: Native, dtype: str, rng: np.random.Generator) -
 @pytest.mark.parametrize("offset", [2, 6, 33])
 def test_misaligned(isa: Native, dtype: str, offset: int, rng: np.random.Generator) -> None:
     """Any address, even an odd one: weights are mapped from files."""
-    x = misaligned(tensor(rng.standard_normal((3, 75)), dtype), offset)
     w = misaligned(tensor(rng.standard_normal((9, 75)), dtype), offset + 2)
-    y = misaligned(empty((3, 9), dtype), offset + 4)
-    isa.call("linear", x, 1, [w], None, y)
-    check(x, w, y)
+    for rows in (3, 23):
+        x = misaligned(tensor(rng.standard_normal((rows, 75)), dtype), offset)
+        y = misaligned(empty((rows, 9), dtype), offset + 4)
+        isa.call("linear", x, 1, [w], None, y)
+        check(x, w, y)
 
 
 @pytest.mark.parametrize("dtype", DENSE)
 def test_strided_operands(isa: Native, dtype: str, rng: np.random.Generator) -> None:
     """Row gaps are read in place, transposed x is copied; the gaps hold NaN patterns."""
-    x = with_row_gap(tensor(rng.standard_normal((5, 66)), dtype), 3)
-    w = with_row_gap(tensor(rng.standard_normal((7, 66)), dtype), 5)
-    check(x, w, linear(isa, x, w))
-    turned = Tensor(tensor(rng.standard_normal((66, 5)), dtype).array.T, dtype)
-    check(turned, w, linear(isa, turned, w))
+    w = with_row_gap(tensor(rng.standard_normal((9, 66)), dtype), 5)
+    for rows in (5, 23):
+        x = with_row_gap(tensor(rng.standard_normal((rows, 66)), dtype), 3)
+        check(x, w, linear(isa, x, w))
+        turned = Tensor(tensor(rng.standard_normal((66, rows)), dtype).array.T, dtype)
+        check(turned, w, linear(isa, turned, w))
 
 
 @pytest.mark.parametrize("dtype", DENSE)
@@ -110,32 +118,47 @@ def test_several_weights(isa: Native, dtype: str, bias: bool, rng: np.random.Gen
         assert (np.abs(y.wide() - exact) <= limit(x, joined, exact, out_dtype) + extra).all()
 
 
-@pytest.mark.parametrize("dtype", DENSE)
-def test_batch_invariance(isa: Native, dtype: str, rng: np.random.Generator) -> None:
-    """A row's bits do not depend on the other rows or on the threads.
+# Batch sizes whose bfloat16 rows are packed, by instruction set; all others are computed alike.
+PACKED: dict[str, Callable[[int], bool]] = {
+    "amx": lambda rows: rows > 4,
+    "avx512_bf16": lambda rows: 12 < rows <= 16 or rows > 20,
+}
 
-    Of the amx level this holds up to its small-M limit and, separately, above it.
-    """
+
+@pytest.fixture
+def settings(isa: Native) -> Iterator[KernelLibrary]:
+    """The library's switches, set back afterwards."""
+    threads = isa.control.num_threads()
+    yield isa.control
+    isa.control.set_num_threads(threads)
+    isa.control.set_batch_invariant(False)
+
+
+@pytest.mark.parametrize("dtype", DENSE)
+def test_batch_invariance(
+    isa: Native, settings: KernelLibrary, dtype: str, rng: np.random.Generator
+) -> None:
+    """A row's bits do not depend on the other rows or on the threads, except by whether rows are
+    packed; if that is switched off, not at all."""
     x = tensor(rng.standard_normal((300, 333)), dtype)
     w = tensor(rng.standard_normal((210, 333)), dtype)
-    is_amx = isa.control.isa_name() == "amx" and dtype == "bfloat16"
-    threads = isa.control.num_threads()
+    packed = PACKED.get(settings.isa_name() if dtype == "bfloat16" else "", lambda rows: False)
+    whole_packed = linear(isa, x, w).array
+    settings.set_batch_invariant(True)
     whole = linear(isa, x, w).array
-    try:
-        for count in (1, 3):
-            isa.control.set_num_threads(count)
-            for rows in (1, 2, 3, 4, 5, 6, 7, 8, 17, 48, 49, 193):
-                if is_amx and rows <= 4:
-                    continue
-                part = Tensor(x.array[11 : 11 + rows], dtype)
-                np.testing.assert_array_equal(linear(isa, part, w).array, whole[11 : 11 + rows])
-    finally:
-        isa.control.set_num_threads(threads)
+    assert (whole != whole_packed).any() == packed(300)
+    for invariant, count in itertools.product((False, True), (1, 3)):
+        settings.set_batch_invariant(invariant)
+        settings.set_num_threads(count)
+        for rows in (1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 16, 17, 20, 21, 48, 49, 193):
+            part = Tensor(x.array[11 : 11 + rows], dtype)
+            expected = whole_packed if packed(rows) and not invariant else whole
+            np.testing.assert_array_equal(linear(isa, part, w).array, expected[11 : 11 + rows])
 
 
 @pytest.mark.parametrize("dtype", DENSE)
 def test_gate_up_swiglu(isa: Native, dtype: str, rng: np.random.Generator) -> None:
-    for rows, cols, inner in ((1, 33, 70), (3, 7, 64), (9, 130, 129), (60, 70, 33)):
+    for rows, cols, inner in ((1, 33, 70), (3, 7, 64), (9, 130, 129), (60, 70, 33), (27, 9, 40)):
         x = tensor(rng.standard_normal((rows, inner)), dtype)
         gate = tensor(rng.standard_normal((cols, inner)), dtype)
         up = with_row_gap(tensor(rng.standard_normal((cols, inner)), dtype), 2)
@@ -183,11 +206,13 @@ def test_general_matmul(
 def test_special_values(isa: Native) -> None:
     """Infinities and NaN reach the result; zero rows stay zero."""
     for dtype in DENSE:
-        x = tensor([[np.inf, 1.0, 0.0], [np.nan, 1.0, 0.0], [0.0, 0.0, 0.0]], dtype)
-        y = linear(isa, x, tensor([[1.0, 2.0, 3.0]], dtype)).wide()
-        assert y[0, 0] == np.inf
-        assert np.isnan(y[1, 0])
-        assert y[2, 0] == 0.0
+        rows = [[np.inf, 1.0, 0.0], [np.nan, 1.0, 0.0], [0.0, 0.0, 0.0]]
+        for repeat in (1, 10):
+            x = tensor(rows * repeat, dtype)
+            y = linear(isa, x, tensor([[1.0, 2.0, 3.0]], dtype)).wide().reshape(repeat, 3)
+            assert (y[:, 0] == np.inf).all()
+            assert np.isnan(y[:, 1]).all()
+            assert (y[:, 2] == 0.0).all()
 
 
 def test_empty(isa: Native) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from vllm import LLM
+from vllm import envs as vllm_envs
 
 from tests.e2e.checkpoints import SPECS, write_checkpoint
 from tests.e2e.reference import Reference
@@ -32,6 +33,14 @@ _ENGINE_DEFAULTS: dict[str, Any] = {
 def _engine_in_this_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        yield
+
+
+@pytest.fixture(scope="module")
+def batch_invariant() -> Iterator[None]:
+    """VLLM_BATCH_INVARIANT, which vLLM may have read before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(vars(vllm_envs), "VLLM_BATCH_INVARIANT", True)
         yield
 
 

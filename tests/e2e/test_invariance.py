@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same request gives the same fp32 tokens and logprobs, whatever happens around it."""
+"""The same request gives the same fp32 tokens and logprobs, whatever happens around it; bf16 ones
+too with VLLM_BATCH_INVARIANT."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,3 +96,11 @@ def test_block_sizes(
 ) -> None:
     llm = engine(checkpoint(name, torch.float32), dtype="float32", block_size=block_size)
     assert answers(llm, ragged_prompts(seed=2)) == batched
+
+
+@pytest.mark.usefixtures("batch_invariant")
+def test_bfloat16(tiny_model: Path, engine: Engine) -> None:
+    llm = engine(tiny_model, dtype="bfloat16", enable_prefix_caching=False, max_num_seqs=32)
+    prompts = [[*range(5 + i, 40 + 2 * i)] for i in range(24)]
+    together = answers(llm, prompts)
+    assert [answers(llm, [prompt])[0] for prompt in prompts] == together

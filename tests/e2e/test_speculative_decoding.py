@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speculative decoding changes the number of steps and nothing else."""
+"""Speculative decoding changes the number of steps and nothing else.
+
+In bfloat16 that needs VLLM_BATCH_INVARIANT: drafts add rows to a step.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +49,8 @@ CASES = {
     ),
     "stop": SamplingParams(temperature=0, max_tokens=48, stop=["."]),
 }
+
+pytestmark = pytest.mark.usefixtures("batch_invariant")
 
 
 def accepted_tokens(llm: LLM) -> int:

@@ -90,6 +90,11 @@ class KernelLibrary:
         """Message of the last failure of any thread, "" if there was none."""
         return _text(self._functions.vmo_last_error())
 
+    def set_batch_invariant(self, enabled: bool) -> None:
+        """Whether the bits of a row must not depend on how many rows are computed with it. Off,
+        bfloat16 products of many rows take a quicker way that adds in another order."""
+        self._functions.vmo_set_batch_invariant(int(enabled))
+
     def set_noop(self, enabled: bool) -> None:
         """Makes every MindSpore entry point return at once: what remains is the framework."""
         self._functions.vmo_set_noop(int(enabled))
@@ -164,6 +169,7 @@ def _declare(functions: ctypes.CDLL) -> None:
         "vmo_num_threads": (ctypes.c_int, []),
         "vmo_set_num_threads": (ctypes.c_int, [ctypes.c_int]),
         "vmo_last_error": (text, []),
+        "vmo_set_batch_invariant": (None, [ctypes.c_int]),
         "vmo_set_noop": (None, [ctypes.c_int]),
         "vmo_start_footprint": (None, []),
         "vmo_stop_footprint": (ctypes.c_int64, []),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from vllm import envs as vllm_envs
 from vllm.distributed.parallel_state import (
     ensure_model_parallel_initialized,
     init_distributed_environment,
@@ -142,6 +143,7 @@ class MindSporeWorker(WorkerBase):
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput | None:
         """Runs the graph of one step."""
+        self._library.set_batch_invariant(vllm_envs.VLLM_BATCH_INVARIANT)
         return self.model_runner.execute_model(scheduler_output)
 
     def sample_tokens(self, grammar_output: GrammarOutput | None) -> ModelRunnerOutput:

@@ -19,6 +19,8 @@ VMO_API int vmo_num_threads();
 VMO_API int vmo_set_num_threads(int n);
 VMO_API const char* vmo_last_error();
 VMO_API void vmo_clear_error();
+// 1: no row of a matrix product depends on how many rows there are. 0: it may, where that is quicker (bfloat16 products).
+VMO_API void vmo_set_batch_invariant(int on);
 // 1: MindSpore entry points return success without doing anything.
 VMO_API void vmo_set_noop(int on);
 // Between the two calls the places of all outputs are recorded; the second returns the bytes they occupy, memory that

@@ -30,7 +30,7 @@ struct LinearArgs {
   char* y;
   int64_t ldy;
   bool float_output;    // y is float32 whatever the operand type
-  const char* packed;   // written by ElementKernels::pack, or null
+  const char* packed;   // written by ElementKernels::pack; null: compute from x
 };
 
 // y[m, i] = silu(x[m] . gate[i]) * (x[m] . up[i]); both products are rounded to the element type first, as the
@@ -132,11 +132,12 @@ struct AttentionTask {
   int64_t first_limit;
 };
 
-// Kernels of one element type. `pack_bytes` and `pack` are null where x needs no packing.
+// Kernels of one element type. `packs`, `pack` and what tells their sizes are null where x is never packed.
 struct ElementKernels {
   void (*linear)(const LinearArgs& args, const Tile& tile);
   void (*gate_up)(const GateUpArgs& args, const Tile& tile);
-  size_t (*pack_bytes)(int64_t rows, int64_t inner);  // 0: this size is computed from x itself
+  bool (*packs)(int64_t rows);  // whether products of so many rows are computed from packed rows
+  size_t (*pack_bytes)(int64_t rows, int64_t inner);
   int64_t (*pack_tasks)(int64_t rows);
   void (*pack)(const char* x, int64_t ldx, int64_t rows, int64_t inner, char* packed, int64_t task);
   void (*norm)(const NormArgs& args, int64_t row0, int64_t row1);
