@@ -188,7 +188,7 @@ def test_settings_of_the_caller_do_not_reach_a_side(
 
 
 def test_the_page_has_a_place_for_each_part(tmp_path: Path) -> None:
-    command.require_sections(PAGE, set(command.ROUNDS))
+    command.require_sections(PAGE, set(command.PARTS))
     page = tmp_path / "page.md"
     page.write_text("<!-- peers-decode: begin -->")
     with pytest.raises(SystemExit, match="peers-serve"):

@@ -31,8 +31,8 @@ BUILD = ROOT / "build" / "peers"
 IMAGES = "images"
 Measure = Callable[[set[str], int], dict[str, Part]]
 """From the parts wanted and the number of rounds to the results."""
-# Rounds where --rounds does not say otherwise.
-ROUNDS = {"decode": 5, "prefill": 5, "start": 5, "memory": 5, "overhead": 5, "serve": 3}
+PARTS = ("decode", "prefill", "start", "memory", "overhead", "serve")
+ROUNDS = 5
 
 
 def main() -> None:
@@ -75,8 +75,8 @@ def ready_setting(args: argparse.Namespace) -> Setting:
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", type=part_names, default=set(ROUNDS), metavar="PART[,PART...]")
-    parser.add_argument("--rounds", type=positive, help="of each part instead of its own number")
+    parser.add_argument("--only", type=part_names, default=set(PARTS), metavar="PART[,PART...]")
+    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="of each part")
     parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument("--rates", type=rates, default=serve.RATES, help="of serve: 0.5,1,inf")
     parser.add_argument("--requests", type=positive, default=serve.REQUESTS, help="per rate")
@@ -97,8 +97,8 @@ def require_sections(page: Path, parts: set[str]) -> None:
 def part_names(text: str) -> set[str]:
     """Names of parts, separated by commas."""
     names = set(text.split(","))
-    if not names <= set(ROUNDS):
-        raise argparse.ArgumentTypeError(f"{text}: expected some of {','.join(ROUNDS)}")
+    if not names <= set(PARTS):
+        raise argparse.ArgumentTypeError(f"{text}: expected some of {','.join(PARTS)}")
     return names
 
 
@@ -129,11 +129,7 @@ def groups(
         ({"serve"}, partial(serve.measure, setting, load)),
     ]
     asked = [(parts & args.only, measure) for parts, measure in wanted]
-    return [
-        (parts, partial(measure, parts, args.rounds or max(ROUNDS[part] for part in parts)))
-        for parts, measure in asked
-        if parts
-    ]
+    return [(parts, partial(measure, parts, args.rounds)) for parts, measure in asked if parts]
 
 
 def write(name: str, part: Part, setting: Setting, page: Path) -> None:

@@ -73,7 +73,8 @@ def _number(value: float) -> str:
 
 def table(pairs: Sequence[Pair]) -> str:
     """The rows below their heading: Q is this plugin, P the peer."""
-    heading = "| | unit | Q median | Q lowest | P median | P lowest | ratio | |"
+    rounds = len(pairs[0].ours)
+    heading = f"| {rounds} rounds | unit | Q median | Q lowest | P median | P lowest | ratio | |"
     return "\n".join([heading, "|---|---|---|---|---|---|---|---|", *(p.markdown() for p in pairs)])
 
 

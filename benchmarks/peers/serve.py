@@ -18,7 +18,7 @@ from benchmarks.peers.setting import Setting
 
 INPUT_TOKENS, OUTPUT_TOKENS = 128, 128
 # Requests per second; the last one sends all at once, which is saturation.
-RATES = (0.25, 0.5, 1.0, float("inf"))
+RATES = (0.5, 1.0, float("inf"))
 REQUESTS = 64
 WARMUPS = 4
 THROUGHPUT_GOAL, LATENCY_GOAL = "at least 1.1", "at most 1"
