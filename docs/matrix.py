@@ -230,6 +230,7 @@ FEATURES = (
         "`VLLM_BATCH_INVARIANT=1`",
         (
             "tests/e2e/test_speculative_decoding.py::test_same_tokens_and_logprobs",
+            "tests/e2e/test_speculative_decoding.py::test_same_tokens_and_logprobs_in_bfloat16",
             "tests/e2e/test_speculative_decoding.py::test_accepted_drafts_save_steps",
         ),
     ),

@@ -36,12 +36,10 @@ def _engine_in_this_process() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def batch_invariant() -> Iterator[None]:
+@pytest.fixture
+def batch_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
     """VLLM_BATCH_INVARIANT, which vLLM may have read before."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(vars(vllm_envs), "VLLM_BATCH_INVARIANT", True)
-        yield
+    monkeypatch.setitem(vars(vllm_envs), "VLLM_BATCH_INVARIANT", True)
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,7 @@ from vllm.sampling_params import StructuredOutputsParams
 
 from tests.e2e.conftest import Engine
 
-OPTIONS: dict[str, Any] = {
-    "skip_tokenizer_init": False,
-    "dtype": "bfloat16",
-    "disable_log_stats": False,
-}
+OPTIONS: dict[str, Any] = {"skip_tokenizer_init": False, "disable_log_stats": False}
 SPECULATION = {
     "method": "ngram",
     "num_speculative_tokens": 4,
@@ -50,8 +46,6 @@ CASES = {
     "stop": SamplingParams(temperature=0, max_tokens=48, stop=["."]),
 }
 
-pytestmark = pytest.mark.usefixtures("batch_invariant")
-
 
 def accepted_tokens(llm: LLM) -> int:
     """Drafts that the engine has accepted so far."""
@@ -61,8 +55,17 @@ def accepted_tokens(llm: LLM) -> int:
 
 @pytest.mark.parametrize("case", CASES)
 def test_same_tokens_and_logprobs(case: str, tiny_model: Path, engine: Engine) -> None:
-    plain = engine(tiny_model, **OPTIONS)
-    speculative = engine(tiny_model, speculative_config=SPECULATION, **OPTIONS)
+    compare(case, "float32", tiny_model, engine)
+
+
+@pytest.mark.usefixtures("batch_invariant")
+def test_same_tokens_and_logprobs_in_bfloat16(tiny_model: Path, engine: Engine) -> None:
+    compare("greedy", "bfloat16", tiny_model, engine)
+
+
+def compare(case: str, dtype: str, tiny_model: Path, engine: Engine) -> None:
+    plain = engine(tiny_model, dtype=dtype, **OPTIONS)
+    speculative = engine(tiny_model, dtype=dtype, speculative_config=SPECULATION, **OPTIONS)
     before = accepted_tokens(speculative)
     expected = plain.generate(PROMPTS, CASES[case], use_tqdm=False)
     found = speculative.generate(PROMPTS, CASES[case], use_tqdm=False)
@@ -77,7 +80,7 @@ def test_same_tokens_and_logprobs(case: str, tiny_model: Path, engine: Engine) -
 
 def test_accepted_drafts_save_steps(tiny_model: Path, engine: Engine) -> None:
     """A request that repeats itself gets several tokens per step."""
-    llm = engine(tiny_model, speculative_config=SPECULATION, **OPTIONS)
+    llm = engine(tiny_model, dtype="float32", speculative_config=SPECULATION, **OPTIONS)
     before = accepted_tokens(llm)
     params = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True, allowed_token_ids=[5])
     (output,) = llm.generate([PROMPTS[1]], params, use_tqdm=False)
