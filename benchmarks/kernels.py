@@ -165,11 +165,13 @@ def main() -> None:
     parser.add_argument("--isa", nargs="*", choices=ISA_NAMES, help="default: all of this CPU")
     parser.add_argument("--dtype", nargs="*", choices=DENSE, default=["bfloat16"])
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--batch-invariant", action="store_true", help="no packing of rows")
     parser.add_argument("--seconds", type=float, default=0.3, help="per kernel and shape")
     options = parser.parse_args()
     library = Native(native_path())
     if options.threads:
         library.control.set_num_threads(options.threads)
+    library.control.set_batch_invariant(options.batch_invariant)
     for isa in options.isa or [n for n in ISA_NAMES if library.control.isa_supported(n)]:
         for dtype in options.dtype:
             report(library, isa, dtype, options.seconds)

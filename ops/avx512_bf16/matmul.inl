@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kStripCols = 8;  // columns that are summed together
 
-// A strip takes the time of 12 rows of dot products however many rows it holds.
+// One strip, however many rows it holds, takes the time of 12 rows of dot products, two together that of 20.
 inline bool packs(int64_t rows) { return rows > 12 && (rows <= kStripRows || rows > 20); }
 
 inline __m512bh broadcast_pair(const BFloat16* p) {

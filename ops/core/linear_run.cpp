@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a matrix product is cut into tasks. The cut never changes a result: every output is one sum.
+// How rows are packed and a matrix product is cut into tasks. The cut never changes a result: every output is one sum.
 #include "linear_run.h"
 
 #include <algorithm>
@@ -18,7 +18,7 @@ constexpr int64_t kBlockBytes = 512 << 10;  // of weights reused for many rows: 
 constexpr int64_t kFewRows = 16, kManyRows = 64;
 constexpr int64_t kRowsPerTask = 192;
 constexpr int64_t kPackedBytes = 4 << 20;  // of rows packed together: they stay in the last-level cache
-constexpr int64_t kPackedStep = 48;        // rows; a multiple of what kernels compute together
+constexpr int64_t kPackedStep = 96;        // rows; a multiple of the 48 and the 32 that kernels compute together
 constexpr int64_t kInlinePacking = 1 << 16;  // elements below which waking a thread costs more
 constexpr int64_t kInlineWork = 1 << 15;  // multiply-adds below which waking a thread costs more
 

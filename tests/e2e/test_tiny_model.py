@@ -51,6 +51,7 @@ def test_chat_answers_and_stops(llm: LLM) -> None:
     assert len(output.outputs[0].text.split()) > 20
 
 
+@pytest.mark.usefixtures("batch_invariant")
 def test_a_seed_gives_the_same_text_in_any_company(llm: LLM) -> None:
     seeded = SamplingParams(max_tokens=24, temperature=1.0, top_p=0.9, seed=11)
     alone = llm.generate(PROMPTS[0], seeded, use_tqdm=False)[0].outputs[0].text
@@ -61,6 +62,7 @@ def test_a_seed_gives_the_same_text_in_any_company(llm: LLM) -> None:
     assert llm.generate(PROMPTS[0], other_seed, use_tqdm=False)[0].outputs[0].text != alone
 
 
+@pytest.mark.usefixtures("batch_invariant")
 def test_a_seed_survives_chunked_prefill(llm: LLM, tiny_model: Path, engine: Engine) -> None:
     """Tokens that are sampled and discarded between chunks must not use up random numbers."""
     chunked = engine(

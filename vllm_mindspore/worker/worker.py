@@ -143,6 +143,7 @@ class MindSporeWorker(WorkerBase):
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput | None:
         """Runs the graph of one step."""
+        # The library belongs to the process, whose engines may differ.
         self._library.set_batch_invariant(vllm_envs.VLLM_BATCH_INVARIANT)
         return self.model_runner.execute_model(scheduler_output)
 
