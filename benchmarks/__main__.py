@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make bench`: the engine, then the kernels on their own, into docs/performance.md."""
+"""`make bench`: the engine, then parts of it on their own, into docs/performance.md."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from benchmarks.page import write_section
 
 def main() -> None:
     """Each benchmark in its own process, one after the other."""
-    for name in ("engine", "kernels"):
+    for name in ("engine", "packing", "sampling", "kernels"):
         print(f"benchmark: {name} (a few minutes) ...", flush=True)
         command = [sys.executable, "-m", f"benchmarks.{name}"]
         result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         print(result.stdout)
-        text = result.stdout if name == "engine" else f"```text\n{result.stdout.strip()}\n```"
+        text = f"```text\n{result.stdout.strip()}\n```" if name == "kernels" else result.stdout
         write_section(name, text)
 
 

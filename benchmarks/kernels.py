@@ -107,15 +107,20 @@ def norm(library: Native, rng: np.random.Generator, dtype: str, rows: int) -> Ca
     return Case(f"add_rms_norm {rows} rows", itertools.repeat(call), 4.0 * x.array.nbytes, 0.0)
 
 
-def cases(library: Native, dtype: str) -> Iterator[Case]:
-    """All kernels and shapes; generated one by one to keep one set of weights in memory."""
-    rng = np.random.default_rng(0)
+def projections(library: Native, rng: np.random.Generator, dtype: str, rows: int) -> Iterator[Case]:
+    """The matrix products of a layer, one by one to keep one set of weights in memory."""
     query_width, kv_width = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
+    yield linear(library, rng, dtype, "qkv", rows, query_width + 2 * kv_width, HIDDEN)
+    yield linear(library, rng, dtype, "o_proj", rows, HIDDEN, query_width)
+    yield gate_up(library, rng, dtype, rows)
+    yield linear(library, rng, dtype, "down_proj", rows, HIDDEN, INTERMEDIATE)
+
+
+def cases(library: Native, dtype: str) -> Iterator[Case]:
+    """All kernels and shapes, one by one."""
+    rng = np.random.default_rng(0)
     for rows in (1, 8, 32, 512):
-        yield linear(library, rng, dtype, "qkv", rows, query_width + 2 * kv_width, HIDDEN)
-        yield linear(library, rng, dtype, "o_proj", rows, HIDDEN, query_width)
-        yield gate_up(library, rng, dtype, rows)
-        yield linear(library, rng, dtype, "down_proj", rows, HIDDEN, INTERMEDIATE)
+        yield from projections(library, rng, dtype, rows)
         yield norm(library, rng, dtype, rows)
     for rows in (1, 8, 32):
         yield linear(library, rng, dtype, "lm_head", rows, VOCABULARY, HIDDEN)
@@ -165,13 +170,11 @@ def main() -> None:
     parser.add_argument("--isa", nargs="*", choices=ISA_NAMES, help="default: all of this CPU")
     parser.add_argument("--dtype", nargs="*", choices=DENSE, default=["bfloat16"])
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--batch-invariant", action="store_true", help="no packing of rows")
     parser.add_argument("--seconds", type=float, default=0.3, help="per kernel and shape")
     options = parser.parse_args()
     library = Native(native_path())
     if options.threads:
         library.control.set_num_threads(options.threads)
-    library.control.set_batch_invariant(options.batch_invariant)
     for isa in options.isa or [n for n in ISA_NAMES if library.control.isa_supported(n)]:
         for dtype in options.dtype:
             report(library, isa, dtype, options.seconds)

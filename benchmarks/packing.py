@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Matrix products of many bfloat16 rows: dot products beside packed rows, alternately.
+
+    python -m benchmarks.packing
+
+Milliseconds of the four products of a layer of the Qwen3-0.6B shape, by the number of rows, on the
+best instruction set of this CPU. Where both columns are equal this number of rows is not packed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks.kernels import projections
+from ops.tests.native import Native, native_path
+
+ROWS = (8, 13, 16, 20, 21, 24, 32, 48, 128, 512)
+ROUNDS = 9
+
+
+def main() -> None:
+    """Prints a Markdown table."""
+    library = Native(native_path())
+    print(f"{library.control.isa_name()}, {library.control.num_threads()} threads\n")
+    print("| rows | dot products ms | packed ms | ratio |\n|---|---|---|---|")
+    for rows in ROWS:
+        dots, packed = layer_times(library, rows)
+        print(
+            f"| {rows} | {dots * 1e3:.2f} | {packed * 1e3:.2f} | {dots / packed:.2f} |", flush=True
+        )
+
+
+def layer_times(library: Native, rows: int) -> tuple[float, float]:
+    """Seconds of a layer's products with dot products and as they are chosen, medians each."""
+    dots = packed = 0.0
+    for case in projections(library, np.random.default_rng(0), "bfloat16", rows):
+        times: tuple[list[float], list[float]] = ([], [])
+        for _ in range(ROUNDS):
+            for side, invariant in zip(times, (True, False), strict=True):
+                library.control.set_batch_invariant(invariant)
+                side.append(seconds(next(case.calls)))
+        dots, packed = dots + statistics.median(times[0]), packed + statistics.median(times[1])
+    return dots, packed
+
+
+def seconds(call: Callable[[], None]) -> float:
+    """How long one call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
