@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import pytest
 from vllm.model_executor.layers.quantization import get_quantization_config
+from vllm.plugins import load_general_plugins
 
-import vllm_mindspore
 from vllm_mindspore.quantization.unsupported import NAMES, UnsupportedQuantization
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_vllm_knows_every_name(name: str) -> None:
-    vllm_mindspore.activate()
+    load_general_plugins()  # as vLLM does before it reads a configuration
     assert issubclass(get_quantization_config(name), UnsupportedQuantization)
 
 
