@@ -24,10 +24,8 @@ RowLogits = Callable[[np.ndarray], torch.Tensor]
 
 
 class HostSampler(Sampler):
-    """vLLM's sampler with the largest logit found by numpy, on all of a core's vector lanes.
-
-    torch's argmax compares one value at a time: `benchmarks/sampling.py` measures both.
-    """
+    """vLLM's sampler with the largest logit found by numpy, which takes a fraction of torch's time:
+    `benchmarks/sampling.py` measures both."""
 
     @staticmethod
     def greedy_sample(logits: torch.Tensor) -> torch.Tensor:
