@@ -186,9 +186,10 @@ FEATURES = (
         ),
     ),
     Tested(
-        "Asynchronous scheduling on and off, priorities, beam search",
+        "Asynchronous scheduling (off unless asked for) and without, priorities, beam search",
         "the same tokens; urgent requests first; the beams of the reference",
         (
+            "tests/test_platform.py::test_asynchronous_scheduling_is_for_those_who_ask",
             "tests/e2e/test_scheduling.py::test_asynchronous_scheduling_changes_nothing",
             "tests/e2e/test_scheduling.py::test_urgent_requests_go_first",
             "tests/e2e/test_scheduling.py::test_beam_search_keeps_the_best_continuations",

@@ -39,9 +39,16 @@ def test_checking_again_changes_nothing(config: VllmConfig) -> None:
 
 
 def test_vllm_keeps_its_scheduler_defaults(config: VllmConfig) -> None:
-    assert config.scheduler_config.async_scheduling
     assert config.scheduler_config.enable_chunked_prefill
     assert config.cache_config.enable_prefix_caching
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, False), (False, False), (True, True)])
+def test_asynchronous_scheduling_is_for_those_who_ask(
+    tiny_model: Path, asked: bool | None, found: bool
+) -> None:
+    config = EngineArgs(model=str(tiny_model), async_scheduling=asked).create_engine_config()
+    assert config.scheduler_config.async_scheduling is found
 
 
 def test_configuration_without_a_model_is_let_through() -> None:

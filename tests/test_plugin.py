@@ -193,11 +193,11 @@ from vllm_mindspore.plugin import register_general
 import torch
 from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
 from vllm.model_executor.models import ModelRegistry
+from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
 def state():
-    return (
-        list(QUANTIZATION_METHODS), dict(ModelRegistry.models), torch.accelerator.synchronize
-    )
+    models = dict(ModelRegistry.models), dict(MODELS_CONFIG_MAP)
+    return list(QUANTIZATION_METHODS), *models, torch.accelerator.synchronize
 
 before = state()
 register_general()

@@ -71,11 +71,14 @@ def activate() -> None:
 def _register_models() -> None:
     """Replace vLLM's models: no torch model can be chosen, and unknown names are told ours."""
     from vllm.model_executor.models import ModelRegistry
+    from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
-    from vllm_mindspore.registered_model import registered_models
+    from vllm_mindspore.registered_model import cpu_defaults, registered_models
 
     ModelRegistry.models.clear()
     ModelRegistry.models.update(registered_models())
+    if not _ASCEND_DRIVER.exists():
+        MODELS_CONFIG_MAP.update(cpu_defaults())
 
 
 def _register_quantization_names() -> None:

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from vllm.model_executor.models.config import VerifyAndUpdateConfig
 from vllm.model_executor.models.registry import _BaseRegisteredModel, _ModelInfo
 
 from vllm_mindspore.model_executor.models import registry
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
 
 # What differs from "no" in vLLM's description of a decoder-only text model.
 _DECODER_FACTS: dict[str, Any] = {
@@ -42,3 +46,22 @@ class RegisteredModel(_BaseRegisteredModel):
 def registered_models() -> dict[str, RegisteredModel]:
     """Architecture name to description, for every architecture we serve."""
     return {name: RegisteredModel(name) for name in registry.supported_architectures()}
+
+
+class CpuDefaults(VerifyAndUpdateConfig):
+    """What vLLM calls for an architecture before it fills in what the user left open."""
+
+    @staticmethod
+    def verify_and_update_config(vllm_config: VllmConfig) -> None:
+        """Asynchronous scheduling only where it is asked for.
+
+        A step is computed by the thread that schedules it: nothing overlaps, and its tokens would
+        wait for the step behind it, a request that arrives for one more.
+        """
+        if vllm_config.scheduler_config.async_scheduling is None:
+            vllm_config.scheduler_config.async_scheduling = False
+
+
+def cpu_defaults() -> dict[str, type[VerifyAndUpdateConfig]]:
+    """Architecture name to its defaults on CPU, for every architecture we serve."""
+    return dict.fromkeys(registry.supported_architectures(), CpuDefaults)
