@@ -36,10 +36,36 @@ def write_shape(folder: Path, config: dict[str, Any]) -> Path:
     return folder
 
 
-def decode_weight_bytes(config: dict[str, Any]) -> int:
-    """Bytes of bf16 weights that one decode step reads: all layers and the head."""
+LINEARS = (
+    *(f"self_attn.{name}_proj" for name in "qkvo"),
+    *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
+)
+HEAD = "lm_head"
+
+
+def write_quantized_shape(
+    folder: Path, config: dict[str, Any], kind: str, *, quantized_head: bool = False
+) -> Path:
+    """The same, with a description that gives every linear layer the type `kind`; the head too if
+    asked, which is then no longer the embeddings."""
+    write_shape(folder, config | {"tie_word_embeddings": not quantized_head})
+    layers = range(config["num_hidden_layers"])
+    types = {f"model.layers.{i}.{name}.weight": kind for i in layers for name in LINEARS}
+    if quantized_head:
+        types[f"{HEAD}.weight"] = kind
+    else:
+        types["model.embed_tokens.weight"] = "FLOAT"
+    (folder / "quantization_description.json").write_text(json.dumps(types))
+    return folder
+
+
+def decode_weight_bytes(
+    config: dict[str, Any], *, layer_bytes: int = 2, head_bytes: int = 2
+) -> int:
+    """Bytes of weights that one decode step reads, all layers and the head, given those of one
+    element of each."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     attention = (2 * heads + 2 * kv_heads) * config["head_dim"] * hidden
     layers = config["num_hidden_layers"] * (attention + 3 * hidden * inner)
-    return 2 * (layers + config["vocab_size"] * hidden)
+    return layer_bytes * layers + head_bytes * config["vocab_size"] * hidden

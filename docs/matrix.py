@@ -122,10 +122,17 @@ CONFIG = (
     Tested(
         "weights",
         "safetensors in bf16, fp16 or fp32, single or sharded, read in any of the three; "
-        "pickle files and quantized checkpoints are refused",
+        "pickle files are refused",
+        ("tests/model_executor/model_loader/test_safetensors.py::test_every_dtype_converts",),
+    ),
+    Tested(
+        "quantized weights: W8A8 with static scales, W8A8_DYNAMIC, mixed by layer",
+        "folders of Golden Stick and ModelSlim, recognised by their description file or named by "
+        "`--quantization golden-stick`, `ascend` or `SmoothQuant`; other types are refused",
         (
-            "tests/model_executor/model_loader/test_safetensors.py::test_every_dtype_converts",
-            "tests/test_config_checks.py::test_quantized_folder_is_refused",
+            "tests/e2e/test_quantized.py::test_logprobs_in_float32",
+            "tests/quantization/schemes/test_w8a8.py::test_what_is_wrong_is_named",
+            "tests/test_config_checks.py::test_descriptions_are_recognised",
         ),
     ),
 )
@@ -307,9 +314,7 @@ REFUSED = (
     ),
     Refused("Multimodal requests", "text or token ids", "config_checks:check_request"),
     Refused("Prompt embeddings", "text or token ids", "config_checks:_prompt_embeds"),
-    Refused(
-        "Quantized checkpoints", "the original checkpoint", "config_checks:refuse_quantization"
-    ),
+    Refused("Other quantization methods", "the original checkpoint", "config_checks:_quantization"),
     Refused("`--kv-cache-dtype` other than the model's", "`auto`", "config_checks:_kv_cache_dtype"),
     Refused(
         "Sliding-window attention", "`--disable-sliding-window`", "config_checks:_sliding_window"

@@ -39,7 +39,8 @@ FRONT_END = (
     *("__init__", "plugin", "platform", "envs", "patches", "process_start", "process_end"),
     *("config_checks", "request_checks"),
     "unused_options",
-    *("registered_model", "cli", "quantization.unsupported", "model_executor.models.registry"),
+    *("registered_model", "cli", "quantization.description", "quantization.vllm_names"),
+    *("model_executor.models.registry", "model_executor.model_loader.quantization_files"),
     *("model_executor.models.config", "model_executor.layers.attention_config"),
     "model_executor.layers.rotary_embedding",
     *("model_executor.model_loader.preflight", "model_executor.model_loader.checkpoint_files"),
@@ -259,6 +260,8 @@ TESTED_ELSEWHERE = {
     "model_executor.layers.attention_config": "model_executor/layers/test_attention.py",
     "worker.pooling": "e2e/test_pooling.py",  # vLLM's poolers on real hidden states
     "model_executor.layers.build": "model_executor/layers/test_linear.py",  # one dataclass
+    "quantization.schemes.base": "quantization/schemes/test_float_linear.py",  # data, a protocol
+    "quantization.schemes.tensors": "quantization/schemes/test_w8a8.py",
     # They stand between a hostile file and the process.
     "model_executor.model_loader.checkpoint_files": "hostile/test_folders.py",
     "model_executor.model_loader.mapped_file": "hostile/test_safetensors_files.py",

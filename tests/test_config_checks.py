@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +57,8 @@ WINDOW = {"use_sliding_window": True, "sliding_window": 4096}
         ({"kv_transfer_config": CONNECTOR}, "A KV connector"),
         ({"kv_offloading_size": 1.0}, "KV cache offloading"),
         ({"weight_transfer_config": {"backend": "nccl"}}, "Weight transfer"),
-        ({"quantization": "golden-stick"}, "quantization='golden-stick'"),
-        ({"quantization": "SmoothQuant"}, "quantization='smoothquant'"),
-        ({"quantization": "ascend"}, "quantization='ascend'"),
         ({"quantization": "awq"}, "quantization='awq'"),
         ({"quantization": "fp8"}, "quantization='fp8'"),
-        (
-            {"hf_overrides": {"quantization_config": {"quant_method": "golden-stick"}}},
-            "quantization='golden-stick'",
-        ),
         ({"load_format": "sparse_quant"}, "load_format='sparse_quant'"),
         ({"load_format": "pt"}, "load_format='pt'"),
         ({"load_format": "BOGUS"}, "load_format='bogus'"),
@@ -187,13 +181,70 @@ def test_second_model_runner_protocol_is_refused(
         config_checks.check(config)
 
 
-@pytest.mark.parametrize("name", ["quant_model_description.json", "quantization_description.json"])
-def test_quantized_folder_is_refused(tiny_model: Path, tmp_path: Path, name: str) -> None:
-    folder = tmp_path / "quantized"
-    shutil.copytree(tiny_model, folder)
-    (folder / name).write_text("{}")
-    with pytest.raises(ValueError, match=f"{name}.*quantized checkpoint.*{NOT_SUPPORTED}"):
+GOLDEN_STICK, MODELSLIM = "quantization_description.json", "quant_model_description.json"
+
+
+@pytest.fixture
+def described(tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
+    """The tiny model with a description file."""
+
+    def make(name: str, content: str = '{"lm_head.weight": "FLOAT"}') -> Path:
+        shutil.copytree(tiny_model, tmp_path / "described")
+        (tmp_path / "described" / name).write_text(content)
+        return tmp_path / "described"
+
+    return make
+
+
+@pytest.mark.parametrize("asked", ["golden-stick", "golden_stick", "SmoothQuant", "ascend"])
+def test_quantization_of_plain_weights_is_refused(tiny_model: Path, asked: str) -> None:
+    message = f"quantization='{asked.lower()}', but .*none of the description files.*are plain"
+    with pytest.raises(ValueError, match=message):
+        configure(tiny_model, quantization=asked)
+
+
+def test_quantization_of_config_json_needs_a_description(tiny_model: Path) -> None:
+    override = {"quantization_config": {"quant_method": "golden-stick"}}
+    with pytest.raises(ValueError, match=r"quantization='golden-stick', but .*none of the desc"):
+        configure(tiny_model, hf_overrides=override)
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        (None, GOLDEN_STICK),
+        (None, MODELSLIM),
+        ("golden-stick", GOLDEN_STICK),
+        ("Golden_Stick", GOLDEN_STICK),
+        ("SmoothQuant", GOLDEN_STICK),
+        ("SMOOTHQUANT", MODELSLIM),
+        ("ascend", MODELSLIM),
+    ],
+)
+def test_descriptions_are_recognised(
+    described: Callable[..., Path], asked: str | None, name: str
+) -> None:
+    config = configure(described(name), quantization=asked)
+    assert config.model_config.quantization == (asked.lower() if asked else None)
+
+
+@pytest.mark.parametrize(("asked", "name"), [("ascend", GOLDEN_STICK), ("golden-stick", MODELSLIM)])
+def test_a_flag_that_contradicts_the_files_is_refused(
+    described: Callable[..., Path], asked: str, name: str
+) -> None:
+    with pytest.raises(ValueError, match=f"quantization='{asked}', but .*{name} was written for"):
+        configure(described(name), quantization=asked)
+
+
+def test_a_type_that_is_not_supported_is_refused(described: Callable[..., Path]) -> None:
+    folder = described(GOLDEN_STICK, '{"model.layers.0.mlp.up_proj.weight": "W4A8_DYNAMIC"}')
+    with pytest.raises(ValueError, match="up_proj has the type 'W4A8_DYNAMIC'; supported: FLOAT"):
         configure(folder)
+
+
+def test_adapters_on_quantized_layers_are_refused(described: Callable[..., Path]) -> None:
+    with pytest.raises(ValueError, match=f"LoRA on a quantized checkpoint.*{NOT_SUPPORTED}"):
+        configure(described(MODELSLIM), enable_lora=True)
 
 
 @pytest.mark.parametrize("size", config_checks.BLOCK_SIZES)

@@ -137,7 +137,7 @@ def test_front_end_modules_do_not_import_mindspore(run_python: RunPython) -> Non
     modules = [
         *("vllm_mindspore.platform", "vllm_mindspore.plugin", "vllm_mindspore.patches"),
         *("vllm_mindspore.process_start", "vllm_mindspore.registered_model"),
-        *("vllm_mindspore.config_checks", "vllm_mindspore.quantization.unsupported"),
+        *("vllm_mindspore.config_checks", "vllm_mindspore.quantization.vllm_names"),
         *("vllm_mindspore.model_executor.models.registry", "vllm_mindspore.cli.main"),
         *("vllm_mindspore.cli.demo", "vllm_mindspore.cli.doctor", "vllm_mindspore.cli.eval"),
     ]

@@ -17,7 +17,9 @@ from vllm.ray.lazy_utils import is_in_ray_actor, is_ray_initialized
 from vllm_mindspore import envs, request_checks
 from vllm_mindspore.machine_share import KEY
 from vllm_mindspore.model_executor.model_loader import preflight
+from vllm_mindspore.model_executor.model_loader.quantization_files import read_description
 from vllm_mindspore.model_executor.models.config import decoder_config
+from vllm_mindspore.quantization.description import STEMS, TOOLS, Description
 from vllm_mindspore.unused_options import (
     UNUSED,
     UNUSED_EARLY,
@@ -39,9 +41,6 @@ LOAD_FORMATS = ("auto", "hf", "safetensors", "dummy")
 MODEL_IMPLEMENTATIONS = ("auto", "vllm")
 RAY_EXECUTOR = "vllm_mindspore.ray_executor.RayExecutor"  # what `ray` becomes
 EXECUTORS = (None, "uni", "mp", "ray", RAY_EXECUTOR)
-# Written next to quantized weights by the Ascend quantization tools.
-_QUANTIZATION_DESCRIPTIONS = "*quant*description*.json"
-
 # What the worker reads of LoRAConfig; other fields are refused unless at their default.
 _LORA_OPTIONS = ("max_lora_rank", "max_loras", "max_cpu_loras", "lora_dtype")
 
@@ -79,13 +78,14 @@ def check_request(processed_inputs: EngineInput, params: SamplingParams | Poolin
         _refuse(f"A prompt of type {kind!r}", "prompts are token ids", "Send text or token ids.")
 
 
-def refuse_quantization(method: str) -> NoReturn:
-    """Raise ValueError for a quantization method; none is supported by this release."""
-    _refuse(
-        f"quantization={method!r}",
-        "quantized checkpoints are not part of this release",
-        "Serve the original bf16, fp16 or fp32 checkpoint.",
-    )
+def check_quantization_name(method: str) -> None:
+    """Raise ValueError for a quantization method that is none of ours."""
+    if method not in TOOLS:
+        _refuse(
+            f"quantization={method!r}",
+            "the formats it names are not read",
+            f"Use one of {', '.join(TOOLS)}, or the original bf16, fp16 or fp32 checkpoint.",
+        )
 
 
 def _refuse(asked: str, reason: str, advice: str) -> NoReturn:
@@ -231,14 +231,36 @@ def _kv_offloading(vllm_config: VllmConfig) -> None:
         )
 
 
-def _quantized_folder(vllm_config: VllmConfig) -> None:
+def _quantization(vllm_config: VllmConfig) -> None:
     folder = Path(vllm_config.model_config.model)
-    descriptions = sorted(folder.glob(_QUANTIZATION_DESCRIPTIONS)) if folder.is_dir() else []
-    if descriptions:
+    if not folder.is_dir():
+        return  # to be downloaded: the worker looks
+    description, asked = read_description(folder), vllm_config.model_config.quantization
+    if asked is not None:
+        _check_tool(folder, asked, description)
+    if description is None:
+        return
+    description.module_types()
+    if vllm_config.lora_config is not None:
         _refuse(
-            f"{descriptions[0]}, which marks a quantized checkpoint,",
-            "quantized checkpoints are not part of this release",
-            "Serve the original bf16, fp16 or fp32 checkpoint.",
+            f"LoRA on a quantized checkpoint ({description.file.name})",
+            "adapters are computed beside float weights",
+            "Drop --enable-lora, or serve the float checkpoint.",
+        )
+
+
+def _check_tool(folder: Path, asked: str, description: Description | None) -> None:
+    """Raise ValueError where --quantization contradicts the files."""
+    if description is None:
+        raise ValueError(
+            f"quantization={asked!r}, but {folder} has none of the description files that say how "
+            f"weights are quantized ({', '.join(f'{stem}*.json' for stem in STEMS)}): its weights "
+            "are plain. Drop --quantization, or add the file that the tool wrote beside them"
+        )
+    if description.tool not in TOOLS[asked]:
+        raise ValueError(
+            f"quantization={asked!r}, but {description.file} was written for "
+            f"--quantization {description.tool.value}. Drop --quantization: the files say it"
         )
 
 
@@ -329,7 +351,7 @@ CHECKS: tuple[Check, ...] = (
     _speculative_decoding,
     _kv_offloading,
     _transfer,
-    _quantized_folder,
+    _quantization,
     _load_format,
     _kv_cache_dtype,
     _block_size,

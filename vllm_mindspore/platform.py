@@ -113,8 +113,8 @@ class MindSporePlatform(Platform):
 
     @classmethod
     def verify_quantization(cls, quant: str) -> None:
-        """Raise ValueError: no quantized checkpoint is supported by this release."""
-        config_checks.refuse_quantization(quant)
+        """Raise ValueError for a quantization method that is not supported."""
+        config_checks.check_quantization_name(quant)
 
     @classmethod
     def pre_register_and_update(cls, parser: FlexibleArgumentParser | None = None) -> None:

@@ -87,11 +87,12 @@ def _register_quantization_names() -> None:
         register_quantization_config,
     )
 
-    from vllm_mindspore.quantization.unsupported import NAMES, UnsupportedQuantization
+    from vllm_mindspore.quantization.description import TOOLS
+    from vllm_mindspore.quantization.vllm_names import AscendQuantization
 
-    for name in NAMES:
+    for name in TOOLS:
         if name not in QUANTIZATION_METHODS:
-            register_quantization_config(name)(UnsupportedQuantization)
+            register_quantization_config(name)(AscendQuantization)
 
 
 def _current_platform() -> Platform | None:

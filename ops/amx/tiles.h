@@ -56,6 +56,12 @@ inline void tile_dot_bf16() {
   __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kA), "i"(kB));
 }
 
+// sum[i][j] += the four products a[i][4k + b] * b[k][4j + b], over the 16 k, of int8 in int32.
+template <int kSum, int kA, int kB>
+inline void tile_dot_int8() {
+  __asm__ volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kA), "i"(kB));
+}
+
 }  // namespace
 
 #endif

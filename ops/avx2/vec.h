@@ -69,6 +69,7 @@ inline Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
 inline Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
 inline Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 inline Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
+inline Vec abs(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
 inline Vec round_nearest(Vec a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 
 // a * 2^n for integral n in [-126, 127].
@@ -88,6 +89,16 @@ inline void reduce_add4(const Vec (&a)[4], float* out) {
 
 constexpr bool kHasReduceAdd16 = false;
 void reduce_add16(const Vec (*a)[4], float (*out)[4]) = delete;
+
+// Rounded to the nearest of -128 .. 127, halves to even; 0 for NaN.
+inline void store_codes(Vec a, int8_t* p, int n) {
+  const __m256 clipped = _mm256_min_ps(_mm256_max_ps(a.v, _mm256_set1_ps(-128.0f)), _mm256_set1_ps(127.0f));
+  const __m256 number = _mm256_and_ps(clipped, _mm256_cmp_ps(a.v, a.v, _CMP_ORD_Q));
+  const __m256i codes = _mm256_cvtps_epi32(number);
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(codes), _mm256_extracti128_si256(codes, 1));
+  const int64_t bytes = _mm_cvtsi128_si64(_mm_packs_epi16(words, words));
+  std::memcpy(p, &bytes, static_cast<size_t>(n));
+}
 
 inline float reduce_max(Vec a) {
   __m128 m = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));

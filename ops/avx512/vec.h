@@ -68,9 +68,26 @@ inline Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
 inline Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline Vec abs(Vec a) { return {_mm512_abs_ps(a.v)}; }
 inline Vec round_nearest(Vec a) { return {_mm512_roundscale_ps(a.v, 0)}; }
 // a * 2^n for integral n.
 inline Vec scale_by_power(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+
+struct IntVec {
+  __m512i v;
+};
+inline IntVec operator-(IntVec a, IntVec b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+
+inline __m128i fold_quarters(IntVec a) {
+  const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(a.v), _mm512_extracti64x4_epi64(a.v, 1));
+  return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+}
+
+inline void reduce_add4(const IntVec (&a)[4], int32_t* out) {
+  const __m128i low = _mm_hadd_epi32(fold_quarters(a[0]), fold_quarters(a[1]));
+  const __m128i high = _mm_hadd_epi32(fold_quarters(a[2]), fold_quarters(a[3]));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_hadd_epi32(low, high));
+}
 
 inline __m128 fold_quarters(Vec a) {
   const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
@@ -100,6 +117,13 @@ inline void reduce_add16(const Vec (*a)[4], float (*out)[4]) {
   const __m512 right = _mm512_add_ps(_mm512_shuffle_ps(columns[2], columns[3], 0x88),
                                      _mm512_shuffle_ps(columns[2], columns[3], 0xdd));
   _mm512_storeu_ps(out[0], _mm512_add_ps(_mm512_shuffle_ps(left, right, 0x88), _mm512_shuffle_ps(left, right, 0xdd)));
+}
+
+// Rounded to the nearest of -128 .. 127, halves to even; 0 for NaN.
+inline void store_codes(Vec a, int8_t* p, int n) {
+  const __m512 clipped = _mm512_min_ps(_mm512_max_ps(a.v, _mm512_set1_ps(-128.0f)), _mm512_set1_ps(127.0f));
+  const __m512i codes = _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask(a.v, a.v, _CMP_ORD_Q), clipped);
+  _mm512_mask_cvtepi32_storeu_epi8(p, first_lanes(n), codes);
 }
 
 inline float reduce_max(Vec a) {

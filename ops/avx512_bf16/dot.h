@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Register block of the AVX-512 matrix product with native bfloat16 pairs (VDPBF16PS: two products per lane, summed
-// in float32 rounding to nearest even, subnormals flushed to zero).
+// Register blocks of the AVX-512 matrix product with native bfloat16 pairs (VDPBF16PS: two products per lane, summed
+// in float32 rounding to nearest even, subnormals flushed to zero) and native int8 quadruples (VPDPBUSD, whose left
+// operand is unsigned: codes are taken plus 128).
 #pragma once
 
 #include "kernels/dot_traits.inl"
@@ -13,7 +14,7 @@ struct Dot : WidenDot<T> {
 };
 
 template <>
-struct Dot<BFloat16> {
+struct Dot<BFloat16> : FloatSums {
   using Chunk = __m512bh;
   static constexpr int kMaxRows = 6;
   static constexpr int kStep = 2 * Vec::kLanes;
@@ -23,6 +24,23 @@ struct Dot<BFloat16> {
     return reinterpret_cast<__m512bh>(_mm512_maskz_loadu_epi16(mask, p));
   }
   static Vec mac(Vec sum, Chunk a, Chunk b) { return {_mm512_dpbf16_ps(sum.v, a, b)}; }
+};
+
+template <>
+struct Dot<int8_t> : IntegerSums {
+  using Sum = IntVec;
+  using Chunk = __m512i;
+  static constexpr int kMaxRows = 4;
+  static constexpr int kStep = 4 * Vec::kLanes;
+  static constexpr bool kShifted = true;
+  static Sum zero() { return {_mm512_setzero_si512()}; }
+  static Chunk load(const int8_t* p) { return _mm512_loadu_si512(p); }
+  static Chunk load_first(const int8_t* p, int n) {
+    return _mm512_maskz_loadu_epi8((uint64_t{1} << n) - 1, p);
+  }
+  static Chunk shift() { return _mm512_set1_epi8(-128); }
+  static Chunk shifted(Chunk codes) { return _mm512_xor_si512(codes, shift()); }
+  static Sum mac(Sum sum, Chunk a, Chunk b) { return {_mm512_dpbusd_epi32(sum.v, a, b)}; }
 };
 
 }  // namespace

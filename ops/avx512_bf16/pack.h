@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Matrix products on packed rows of bfloat16: strips of 16 rows, [rows / 16][inner / 32][16 pairs of k][16 rows][2],
+// Matrix products on packed rows: strips of 16 rows, [rows / 16][K in steps of 64 bytes][16 lanes of 4 bytes][16 rows],
 // padded with zeros.
 #pragma once
 
@@ -8,35 +8,55 @@
 namespace {
 
 constexpr int kStripRows = 16;
-constexpr int kStepInner = 32;        // elements of a row in one step along K
-constexpr int64_t kPairBytes = 64;    // one pair of k of a strip
-constexpr int64_t kStepBytes = 1024;  // one step of a strip
+constexpr int64_t kLaneBytes = 64;    // 4 bytes of each row of a strip
+constexpr int64_t kStepBytes = 1024;  // one step of a strip: 64 bytes of each row
 
-inline int64_t strip_bytes(int64_t inner) { return (inner + kStepInner - 1) / kStepInner * kStepBytes; }
+// Elements of a row in one step along K, and in one lane.
+template <class T>
+constexpr int kStepInner = 64 / sizeof(T);
+template <class T>
+constexpr int kLaneInner = 4 / sizeof(T);
+
+template <class T>
+inline int64_t strip_bytes(int64_t inner) {
+  return (inner + kStepInner<T> - 1) / kStepInner<T> * kStepBytes;
+}
 
 inline int64_t pack_tasks(int64_t rows) { return (rows + kStripRows - 1) / kStripRows; }
 
+template <class T>
 inline size_t pack_bytes(int64_t rows, int64_t inner) {
-  return static_cast<size_t>(pack_tasks(rows) * strip_bytes(inner));
+  return static_cast<size_t>(pack_tasks(rows) * strip_bytes<T>(inner));
 }
 
 // A step of one row, of which `count` elements exist; the others are zeros.
-inline __m512i load_step(const BFloat16* p, int64_t count) {
-  if (count >= kStepInner) return _mm512_loadu_si512(p);
-  return _mm512_maskz_loadu_epi16(static_cast<__mmask32>((uint64_t{1} << count) - 1), p);
+template <class T>
+inline __m512i load_step(const T* p, int64_t count) {
+  if (count >= kStepInner<T>) return _mm512_loadu_si512(p);
+  const uint64_t mask = (uint64_t{1} << (count * static_cast<int64_t>(sizeof(T)))) - 1;
+  return _mm512_maskz_loadu_epi8(mask, p);
 }
 
-// Strip `task` of x.
+// Strip `task` of x, each byte xor kFlip.
+template <class T, int kFlip>
 void pack(const char* x, int64_t ldx, int64_t rows, int64_t inner, char* packed, int64_t task) {
   const int64_t first = task * kStripRows;
   const int64_t count = rows - first < kStripRows ? rows - first : kStripRows;
-  char* step = packed + task * strip_bytes(inner);
-  for (int64_t k = 0; k < inner; k += kStepInner, step += kStepBytes) {
+  const __m512i flip = _mm512_set1_epi8(static_cast<char>(kFlip));
+  char* step = packed + task * strip_bytes<T>(inner);
+  for (int64_t k = 0; k < inner; k += kStepInner<T>, step += kStepBytes) {
     const auto load = [&](int row) {
-      return row < count ? load_step(at<BFloat16>(x, (first + row) * ldx + k), inner - k) : _mm512_setzero_si512();
+      const __m512i bytes =
+          row < count ? load_step(at<T>(x, (first + row) * ldx + k), inner - k) : _mm512_setzero_si512();
+      return kFlip == 0 ? bytes : _mm512_xor_si512(bytes, flip);
     };
-    for_turned(load, [&](int pair, __m512i lanes) { _mm512_storeu_si512(step + pair * kPairBytes, lanes); });
+    for_turned(load, [&](int lane, __m512i lanes) { _mm512_storeu_si512(step + lane * kLaneBytes, lanes); });
   }
+}
+
+template <class T, int kFlip = 0>
+inline Packing packing(bool (*packs)(int64_t)) {
+  return {packs, pack_bytes<T>, pack_tasks, pack<T, kFlip>};
 }
 
 // Calls sums_of(w, ldw, part, first, sums) for every part of at most kRows x kCols of the tile and stores the outputs;
@@ -61,16 +81,23 @@ inline void gate_up_packed(const GateUpArgs& args, const Tile& tile, SumsOf sums
   });
 }
 
+// Replaces the int8 products, by the type of their output.
+using Int8Linear = void (*)(const Int8LinearArgs& args, const Tile& tile);
+inline void set_int8(KernelTable* table, Int8Linear to_float, Int8Linear to_half, Int8Linear to_bfloat16,
+                     const Packing& packing) {
+  table->by_dtype[0].int8_linear = to_float;
+  table->by_dtype[1].int8_linear = to_half;
+  table->by_dtype[2].int8_linear = to_bfloat16;
+  table->int8_packing = packing;
+}
+
 // Replaces the bfloat16 products; they get packed rows where `packs` says so.
 inline void set_packed(KernelTable* table, void (*linear)(const LinearArgs&, const Tile&),
                        void (*gate_up)(const GateUpArgs&, const Tile&), bool (*packs)(int64_t)) {
   ElementKernels& kernels = table->by_dtype[2];  // DType::kBFloat16
   kernels.linear = linear;
   kernels.gate_up = gate_up;
-  kernels.packs = packs;
-  kernels.pack_bytes = pack_bytes;
-  kernels.pack_tasks = pack_tasks;
-  kernels.pack = pack;
+  kernels.packing = packing<BFloat16>(packs);
 }
 
 }  // namespace

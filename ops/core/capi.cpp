@@ -61,8 +61,38 @@ int vmo_core_gate_up_swiglu(const vmo_tensor* x, const vmo_tensor* gate, const v
   return call("gate_up_swiglu", body, {needed(x), needed(gate), needed(up), needed(y)});
 }
 
+int vmo_core_quantize(const vmo_tensor* x, int kind, const vmo_tensor* scale, const vmo_tensor* offset,
+                      const vmo_tensor* codes, const vmo_tensor* token_scale) {
+  const auto body = [&] {
+    if (kind < 0 || kind > static_cast<int>(vmo::CodeKind::kPerToken)) return fail("quantize", "unknown kind %d", kind);
+    const vmo::ActivationCodes how{static_cast<vmo::CodeKind>(kind), optional(scale), optional(offset)};
+    return vmo::quantize("quantize", *x, how, *codes, optional(token_scale));
+  };
+  return call("quantize", body, {needed(x), maybe(scale), maybe(offset), needed(codes), maybe(token_scale)});
+}
+
+int vmo_core_int8_linear(const vmo_tensor* codes, const vmo_tensor* token_scale, int weights, const vmo_tensor* w,
+                         const vmo_tensor* y) {
+  constexpr int kEach = 4;
+  const int given = weights < 1 || weights > vmo::kMaxWeights ? 0 : weights;
+  const auto body = [&] {
+    vmo::Int8Weight list[vmo::kMaxWeights];
+    for (int i = 0; i < given; ++i) {
+      const vmo_tensor* one = w + i * kEach;
+      list[i] = {one[0], one[1], one[2], one[3]};
+    }
+    return vmo::int8_linear("int8_linear", *codes, optional(token_scale), weights, list, *y);
+  };
+  return call("int8_linear", body, {needed(codes), maybe(token_scale), Views{w, given * kEach}, needed(y)});
+}
+
 int vmo_core_lm_head(const vmo_tensor* hidden, const vmo_tensor* rows, const vmo_tensor* weight, const vmo_tensor* y) {
-  const auto body = [&] { return vmo::lm_head("lm_head", *hidden, *rows, *weight, *y); };
+  const auto body = [&] {
+    vmo::TensorList list(weight, 1);
+    vmo::Projection head;
+    VMO_TRY(vmo::read_projection("lm_head", "weight", &list, 1, false, &head));
+    return vmo::lm_head("lm_head", *hidden, *rows, head, *y);
+  };
   return call("lm_head", body, {needed(hidden), needed(rows), needed(weight), needed(y)});
 }
 
@@ -150,14 +180,15 @@ int vmo_core_attention_sublayer(const vmo_tensor* tensors, int inputs) {
   return call(kName, body, {Views{tensors, inputs + 2}});
 }
 
-int vmo_core_mlp_sublayer(const vmo_tensor* tensors) {
+int vmo_core_mlp_sublayer(const vmo_tensor* tensors, int inputs) {
   constexpr const char* kName = "mlp_sublayer";
+  if (inputs < 0) return fail(kName, "got %d tensors", inputs);
   const auto body = [&] {
     vmo::MlpSublayer args{};
-    VMO_TRY(vmo::read_mlp_sublayer(kName, tensors, &args));
-    return vmo::mlp_sublayer(kName, args, tensors[vmo::kMlpSublayerInputs], tensors[vmo::kMlpSublayerInputs + 1]);
+    VMO_TRY(vmo::read_mlp_sublayer(kName, tensors, inputs, &args));
+    return vmo::mlp_sublayer(kName, args, tensors[inputs], tensors[inputs + 1]);
   };
-  return call(kName, body, {Views{tensors, vmo::kMlpSublayerInputs + 2}});
+  return call(kName, body, {Views{tensors, inputs + 2}});
 }
 
 int vmo_core_decoder_layers(const vmo_tensor* tensors, int inputs) {

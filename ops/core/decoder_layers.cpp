@@ -2,7 +2,6 @@
 // decoder_layers.
 #include "decoder_layers.h"
 
-#include <algorithm>
 #include <cstdio>
 
 #include "check.h"
@@ -11,59 +10,58 @@
 namespace vmo {
 namespace {
 
-constexpr int kShared = 9;      // tensors in front of those of the layers
-constexpr int kFirstPaged = 1;  // cos, sin and the four tables
-constexpr int kPaged = 6;
-constexpr int kAttributes = 7;
-
-// Where the tensors of a layer are.
-struct Layout {
-  int attention = 0, mlp = 0;  // tensors of each half of a layer
+// Everything but the weights, and the weights as they lie in the list.
+struct Decoder {
+  TensorView x;
+  AttentionBlock block{};  // but for qkv, head norms and caches
+  double epsilon = 0;
+  int64_t biases = 0;
+  TensorList weights{nullptr, 0};
   int layers = 0;
-
-  int weights() const { return attention + mlp; }
+  const TensorView* caches = nullptr;
 };
 
-Status read_layout(const char* op, const DecoderLayers& args, Layout* layout) {
-  if (args.inputs <= kShared) return fail(op, "got %d tensors; expected more than %d", args.inputs, kShared);
-  AttentionBlock unused{};
-  LayerAttributes attributes;
-  VMO_TRY(read_attributes(op, args.tensors[kAttributes], args.tensors[kAttributes + 1], &unused, &attributes));
-  if (attributes.first) return fail(op, "int_attributes[6] is 1; expected 0: these layers have their own first one");
-  layout->attention = attention_sublayer_weights(attributes.biases);  // x and residual go, the heads' gammas come
-  layout->mlp = kMlpSublayerInputs - 3;                               // x, residual and float_attributes go
-  const int per_layer = layout->weights() + 2, rest = args.inputs - kShared;
-  if (rest % per_layer != 0) {
-    return fail(op, "got %d tensors of layers; expected a multiple of %d, the tensors of a layer and its caches", rest,
-                per_layer);
+struct Layer {
+  AttentionSublayer attention{};
+  MlpSublayer mlp{};
+};
+
+Status read_layer(const char* op, const Decoder& decoder, TensorList* weights, Layer* layer) {
+  layer->attention.block = decoder.block;
+  layer->attention.in.epsilon = layer->mlp.in.epsilon = decoder.epsilon;
+  VMO_TRY(read_attention_weights(op, weights, decoder.biases, &layer->attention));
+  return read_mlp_weights(op, weights, &layer->mlp);
+}
+
+// Counts the layers: each has two caches behind the weights of all.
+Status count_layers(const char* op, Decoder* decoder) {
+  TensorList list = decoder->weights;
+  while (list.left() > 2 * decoder->layers) {
+    Layer unused;
+    VMO_TRY(read_layer(op, *decoder, &list, &unused));
+    ++decoder->layers;
   }
-  layout->layers = rest / per_layer;
+  if (list.left() == 2 * decoder->layers && decoder->layers > 0) return kOk;
+  return fail(op, "the weights of %d layers leave %d tensors; expected %d caches, two for each layer", decoder->layers,
+              list.left(), 2 * decoder->layers);
+}
+
+Status read_decoder(const char* op, const DecoderLayers& args, Decoder* decoder) {
+  TensorList list(args.tensors, args.inputs);
+  TensorView ints, floats;
+  VMO_TRY(list.take(op, &decoder->x));
+  VMO_TRY(read_paged_inputs(op, &list, &decoder->block));
+  VMO_TRY(list.take(op, &ints));
+  VMO_TRY(list.take(op, &floats));
+  LayerAttributes attributes;
+  VMO_TRY(read_attributes(op, ints, floats, &decoder->block, &attributes));
+  if (attributes.first) return fail(op, "int_attributes[6] is 1; expected 0: these layers have their own first one");
+  VMO_TRY(read_epsilon(op, floats, 2, &decoder->epsilon));
+  decoder->biases = attributes.biases;
+  decoder->weights = list;
+  VMO_TRY(count_layers(op, decoder));
+  decoder->caches = args.tensors + args.inputs - 2 * decoder->layers;
   return kOk;
-}
-
-// The attention half's tensors as read_attention_sublayer takes them.
-Status read_attention(const char* op, const DecoderLayers& args, const Layout& layout, int layer, const TensorView& x,
-                      const TensorView& residual, AttentionSublayer* half) {
-  constexpr int kMost = 32;
-  TensorView list[kMost];
-  const TensorView* weights = args.tensors + kShared + layer * layout.weights();
-  const TensorView* caches = args.tensors + kShared + layout.layers * layout.weights();
-  TensorView* next = list;
-  *next++ = x;
-  *next++ = residual;
-  next = std::copy_n(weights, layout.attention, next);
-  next = std::copy_n(args.tensors + kFirstPaged, kPaged, next);
-  *next++ = caches[layer];
-  *next++ = caches[layout.layers + layer];
-  next = std::copy_n(args.tensors + kAttributes, 2, next);
-  return read_attention_sublayer(op, list, static_cast<int>(next - list), half);
-}
-
-Status read_mlp(const char* op, const DecoderLayers& args, const Layout& layout, int layer, const TensorView& x,
-                const TensorView& residual, MlpSublayer* half) {
-  const TensorView* weights = args.tensors + kShared + layer * layout.weights() + layout.attention;
-  *half = MlpSublayer{SublayerInput{x, residual, weights[0], 0}, weights[1], weights[2], weights[3]};
-  return read_epsilon(op, args.tensors[kAttributes + 1], 2, &half->in.epsilon);
 }
 
 // What passes from the attention half of a layer to its feed-forward half.
@@ -76,35 +74,43 @@ Status between(const char* op, const TensorView& x, TensorView* y, TensorView* s
 }  // namespace
 
 Status decoder_layers(const char* op, const DecoderLayers& args, const TensorView& y, const TensorView& sum) {
-  Layout layout;
-  VMO_TRY(read_layout(op, args, &layout));
+  Decoder decoder;
+  VMO_TRY(read_decoder(op, args, &decoder));
   TensorView middle, middle_sum;
-  VMO_TRY(between(op, args.tensors[0], &middle, &middle_sum));
-  for (int layer = 0; layer < layout.layers; ++layer) {
+  VMO_TRY(between(op, decoder.x, &middle, &middle_sum));
+  TensorList weights = decoder.weights;
+  for (int i = 0; i < decoder.layers; ++i) {
     char name[64];
-    std::snprintf(name, sizeof(name), "%.40s: layer %d", op, layer);
-    AttentionSublayer attention{};
-    VMO_TRY(read_attention(name, args, layout, layer, layer == 0 ? args.tensors[0] : y, layer == 0 ? TensorView{} : sum,
-                           &attention));
-    VMO_TRY(attention_sublayer(name, attention, middle, middle_sum));
-    MlpSublayer mlp{};
-    VMO_TRY(read_mlp(name, args, layout, layer, middle, middle_sum, &mlp));
-    VMO_TRY(mlp_sublayer(name, mlp, y, sum));
+    std::snprintf(name, sizeof(name), "%.40s: layer %d", op, i);
+    Layer layer;
+    VMO_TRY(read_layer(name, decoder, &weights, &layer));
+    layer.attention.in.x = i == 0 ? decoder.x : y;
+    layer.attention.in.residual = i == 0 ? TensorView{} : sum;
+    layer.attention.block.key_cache = decoder.caches[i];
+    layer.attention.block.value_cache = decoder.caches[decoder.layers + i];
+    VMO_TRY(attention_sublayer(name, layer.attention, middle, middle_sum));
+    layer.mlp.in.x = middle;
+    layer.mlp.in.residual = middle_sum;
+    VMO_TRY(mlp_sublayer(name, layer.mlp, y, sum));
   }
   return kOk;
 }
 
 Status plan_decoder_layers(const char* op, const DecoderLayers& args) {
-  Layout layout;
-  VMO_TRY(read_layout(op, args, &layout));
+  Decoder decoder;
+  VMO_TRY(read_decoder(op, args, &decoder));
   TensorView middle, middle_sum;
-  VMO_TRY(between(op, args.tensors[0], &middle, &middle_sum));
-  AttentionSublayer attention{};
-  VMO_TRY(read_attention(op, args, layout, 0, args.tensors[0], TensorView{}, &attention));
-  VMO_TRY(plan_attention_sublayer(op, attention));
-  MlpSublayer mlp{};
-  VMO_TRY(read_mlp(op, args, layout, 0, middle, middle_sum, &mlp));
-  return plan_mlp_sublayer(op, mlp);
+  VMO_TRY(between(op, decoder.x, &middle, &middle_sum));
+  TensorList weights = decoder.weights;
+  for (int i = 0; i < decoder.layers; ++i) {  // layers differ where only some are quantized
+    Layer layer;
+    VMO_TRY(read_layer(op, decoder, &weights, &layer));
+    layer.attention.in.x = decoder.x;
+    layer.mlp.in.x = middle;
+    VMO_TRY(plan_attention_sublayer(op, layer.attention));
+    VMO_TRY(plan_mlp_sublayer(op, layer.mlp));
+  }
+  return kOk;
 }
 
 }  // namespace vmo

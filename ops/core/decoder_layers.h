@@ -7,10 +7,9 @@
 
 namespace vmo {
 
-// The flat tensor list: x [T, hidden], cos, sin, slot_mapping, block_tables, context_lens, query_lens, int_attributes
-// and float_attributes (those of sublayers.h; the last of int_attributes is a sum of AttentionSublayerBias), then for
-// each layer the attention half's gamma, three weights, (three biases), output weight, (output bias), query gamma, key
-// gamma and the feed-forward half's gamma, gate, up, down; then the key caches of all layers, then their value caches.
+// The flat tensor list: x [T, hidden], the paged inputs, int_attributes and float_attributes (those of sublayers.h; the
+// last of int_attributes is a sum of AttentionSublayerBias), then for each layer the weights of the attention half and
+// those of the feed-forward half; then the key caches of all layers, then their value caches.
 struct DecoderLayers {
   const TensorView* tensors;
   int inputs;  // tensors in the list

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// linear, gate_up_swiglu, lm_head: checks, then the threaded product.
+// linear, gate_up_swiglu: checks, then the threaded product.
 #include "check.h"
 #include "linear_run.h"
 #include "vmo/core.h"
@@ -96,18 +96,6 @@ Status gate_up_swiglu(const char* op, const TensorView& x, const TensorView& gat
   args.y = static_cast<char*>(y.data);
   run_gate_up(*kernels, size_of(x.dtype), args);
   return kOk;
-}
-
-Status lm_head(const char* op, const TensorView& hidden, const TensorView& rows, const TensorView& weight,
-               const TensorView& y) {
-  VMO_TRY(require_rank(op, "hidden", hidden, 2));
-  VMO_TRY(require_rank(op, "rows", rows, 1));
-  VMO_TRY(require_dtype(op, "y", y, DType::kFloat32));
-  const int64_t shape[2] = {rows.shape[0], hidden.shape[1]};
-  const size_t bytes = static_cast<size_t>(shape[0] * shape[1]) * size_of(hidden.dtype);
-  const TensorView picked = contiguous_view(scratch(ScratchSlot::kGather, bytes), hidden.dtype, 2, shape);
-  VMO_TRY(gather(op, hidden, rows, 0, 0, picked));
-  return linear(op, picked, 1, &weight, nullptr, y);
 }
 
 }  // namespace vmo

@@ -65,10 +65,10 @@ void for_tiles(int weights, const int64_t* cols, int64_t rows, int64_t inner, si
 
 std::atomic<bool> g_batch_invariant{false};
 
-const char* pack_rows(const ElementKernels& kernels, const char* x, int64_t ldx, int64_t rows, int64_t inner) {
-  char* packed = static_cast<char*>(scratch(ScratchSlot::kPack, kernels.pack_bytes(rows, inner)));
-  const auto pack = [&](int64_t task) { kernels.pack(x, ldx, rows, inner, packed, task); };
-  const int64_t tasks = kernels.pack_tasks(rows);
+const char* pack_rows(const Packing& packing, const char* x, int64_t ldx, int64_t rows, int64_t inner) {
+  char* packed = static_cast<char*>(scratch(ScratchSlot::kPack, packing.bytes(rows, inner)));
+  const auto pack = [&](int64_t task) { packing.pack(x, ldx, rows, inner, packed, task); };
+  const int64_t tasks = packing.tasks(rows);
   if (rows * inner > kInlinePacking) {
     parallel_for(tasks, pack);
   } else {
@@ -77,21 +77,31 @@ const char* pack_rows(const ElementKernels& kernels, const char* x, int64_t ldx,
   return packed;
 }
 
-// Calls run(args) for groups of rows that are packed together, or for all rows where they are not packed.
+// Calls run(group, row) for groups of rows, from `row` on, that are packed together.
 template <class Args, class Run>
-void for_row_groups(const ElementKernels& kernels, size_t element, size_t out_element, const Args& args, Run run) {
-  const bool packs = kernels.packs != nullptr && kernels.packs(args.rows) && args.inner > 0;
-  if (!packs || g_batch_invariant.load(std::memory_order_relaxed)) return run(args);
-  const auto step_bytes = static_cast<int64_t>(kernels.pack_bytes(kPackedStep, args.inner));
+void for_packed_groups(const Packing& packing, size_t element, size_t out_element, const Args& args, Run run) {
+  const auto step_bytes = static_cast<int64_t>(packing.bytes(kPackedStep, args.inner));
   const int64_t most = std::max<int64_t>(kPackedBytes / step_bytes, 1) * kPackedStep;
   for (int64_t m = 0; m < args.rows; m += most) {
     Args group = args;
     group.rows = std::min(most, args.rows - m);
     group.x = args.x + m * args.ldx * static_cast<int64_t>(element);
     group.y = args.y + m * args.ldy * static_cast<int64_t>(out_element);
-    group.packed = pack_rows(kernels, group.x, args.ldx, group.rows, args.inner);
-    run(group);
+    group.packed = pack_rows(packing, group.x, args.ldx, group.rows, args.inner);
+    run(group, m);
   }
+}
+
+bool packs(const Packing& packing, int64_t rows, int64_t inner) {
+  return packing.packs != nullptr && packing.packs(rows) && inner > 0;
+}
+
+// The same for products of floats, whose order of additions packing changes; or run(args) where rows are not packed.
+template <class Args, class Run>
+void for_row_groups(const ElementKernels& kernels, size_t element, size_t out_element, const Args& args, Run run) {
+  const bool wanted = !g_batch_invariant.load(std::memory_order_relaxed);
+  if (!wanted || !packs(kernels.packing, args.rows, args.inner)) return run(args);
+  for_packed_groups(kernels.packing, element, out_element, args, [&](const Args& group, int64_t) { run(group); });
 }
 
 }  // namespace
@@ -111,6 +121,18 @@ void run_gate_up(const ElementKernels& kernels, size_t element, const GateUpArgs
     // Two weights share a task, so each gets half of the bytes.
     for_tiles(1, &group.cols, group.rows, group.inner, 2 * element,
               [&](const Tile& tile) { kernels.gate_up(group, tile); });
+  });
+}
+
+void run_int8_linear(const ElementKernels& kernels, const Packing& packing, size_t element, const Int8LinearArgs& args) {
+  const auto run = [&](const Int8LinearArgs& group) {
+    for_tiles(group.weights, group.cols, group.rows, group.inner, sizeof(int8_t),
+              [&](const Tile& tile) { kernels.int8_linear(group, tile); });
+  };
+  if (!packs(packing, args.rows, args.inner)) return run(args);
+  for_packed_groups(packing, sizeof(int8_t), element, args, [&](Int8LinearArgs group, int64_t row) {
+    if (args.token_scale != nullptr) group.token_scale = args.token_scale + row;
+    run(group);
   });
 }
 

@@ -33,15 +33,9 @@ struct AttentionSpace {
 
 Status attention_space(const char* op, const AttentionSublayer& args, AttentionSpace* space) {
   VMO_TRY(check_input(op, args.in));
-  int64_t width = 0;
-  for (const TensorView& weight : args.qkv) {
-    VMO_TRY(require_rank(op, "weight", weight, 2));
-    width += weight.shape[0];
-  }
-  VMO_TRY(require_rank(op, "output weight", args.output, 2));
   const DType dtype = args.in.x.dtype;
-  const int64_t tokens = args.in.x.shape[0], hidden = args.in.x.shape[1], attended = args.output.shape[1];
-  const int64_t room = std::max(hidden, attended);
+  const int64_t tokens = args.in.x.shape[0], hidden = args.in.x.shape[1], width = width_of(args.qkv);
+  const int64_t attended = args.output.w[0].weight.shape[1], room = std::max(hidden, attended);
   VMO_TRY(workspace(op, ScratchSlot::kNarrow, dtype, tokens, hidden, room, &space->normed));
   VMO_TRY(workspace(op, ScratchSlot::kNarrow, dtype, tokens, attended, room, &space->attended));
   return workspace(op, ScratchSlot::kWide, dtype, tokens, width, width, &space->qkv);
@@ -49,15 +43,28 @@ Status attention_space(const char* op, const AttentionSublayer& args, AttentionS
 
 struct MlpSpace {
   TensorView normed, activated;
+  TensorView gate_up;  // of quantized projections
 };
 
 Status mlp_space(const char* op, const MlpSublayer& args, MlpSpace* space) {
   VMO_TRY(check_input(op, args.in));
-  VMO_TRY(require_rank(op, "gate", args.gate, 2));
   const DType dtype = args.in.x.dtype;
-  const int64_t tokens = args.in.x.shape[0], hidden = args.in.x.shape[1], inner = args.gate.shape[0];
+  const int64_t tokens = args.in.x.shape[0], hidden = args.in.x.shape[1];
+  const int64_t inner = args.gate_up.w[0].weight.shape[0];
   VMO_TRY(workspace(op, ScratchSlot::kNarrow, dtype, tokens, hidden, hidden, &space->normed));
-  return workspace(op, ScratchSlot::kWide, dtype, tokens, inner, inner, &space->activated);
+  VMO_TRY(workspace(op, ScratchSlot::kWide, dtype, tokens, inner, inner, &space->activated));
+  if (!args.gate_up.quantized) return kOk;
+  const int64_t width = width_of(args.gate_up);
+  return workspace(op, ScratchSlot::kGateUp, dtype, tokens, width, width, &space->gate_up);
+}
+
+Status activate(const char* op, const MlpSublayer& args, const MlpSpace& space) {
+  const Projection& gate_up = args.gate_up;
+  if (!gate_up.quantized) {
+    return gate_up_swiglu(op, space.normed, gate_up.w[0].weight, gate_up.w[1].weight, space.activated);
+  }
+  VMO_TRY(project(op, gate_up, space.normed, space.gate_up));
+  return swiglu(op, space.gate_up, -1, space.activated);
 }
 
 }  // namespace
@@ -77,70 +84,88 @@ Status attention_sublayer(const char* op, const AttentionSublayer& args, const T
   AttentionSpace space;
   VMO_TRY(attention_space(op, args, &space));
   VMO_TRY(add_norm(op, args.in, space.normed, sum));
-  const TensorView* bias = (args.biases & kQkvBias) != 0 ? args.bias : nullptr;
-  VMO_TRY(linear(op, space.normed, 3, args.qkv, bias, space.qkv));
+  VMO_TRY(project(op, args.qkv, space.normed, space.qkv));
   AttentionBlock block = args.block;
   block.qkv = space.qkv;
   VMO_TRY(attention_block(op, block, space.attended));
-  const TensorView* output_bias = (args.biases & kOutputBias) != 0 ? &args.output_bias : nullptr;
-  return linear(op, space.attended, 1, &args.output, output_bias, y);
+  return project(op, args.output, space.attended, y);
 }
 
 Status mlp_sublayer(const char* op, const MlpSublayer& args, const TensorView& y, const TensorView& sum) {
   MlpSpace space;
   VMO_TRY(mlp_space(op, args, &space));
   VMO_TRY(add_norm(op, args.in, space.normed, sum));
-  VMO_TRY(gate_up_swiglu(op, space.normed, args.gate, args.up, space.activated));
-  return linear(op, space.activated, 1, &args.down, nullptr, y);
+  VMO_TRY(activate(op, args, space));
+  return project(op, args.down, space.activated, y);
 }
 
 Status plan_attention_sublayer(const char* op, const AttentionSublayer& args) {
   AttentionSpace space;
   VMO_TRY(attention_space(op, args, &space));
   const int64_t tokens = space.attended.shape[0], width = space.attended.shape[1];
+  VMO_TRY(plan_projection(op, args.qkv, tokens));
+  VMO_TRY(plan_projection(op, args.output, tokens));
   TensorView query;  // of attention_block
   return workspace(op, ScratchSlot::kQuery, space.attended.dtype, tokens, width, width, &query);
 }
 
 Status plan_mlp_sublayer(const char* op, const MlpSublayer& args) {
   MlpSpace space;
-  return mlp_space(op, args, &space);
+  VMO_TRY(mlp_space(op, args, &space));
+  VMO_TRY(plan_projection(op, args.gate_up, space.normed.shape[0]));
+  return plan_projection(op, args.down, space.normed.shape[0]);
 }
 
-int attention_sublayer_weights(int64_t biases) {
-  constexpr int kWithoutBiases = 3 + 3 + 1;
-  return kWithoutBiases + ((biases & kQkvBias) != 0 ? 3 : 0) + ((biases & kOutputBias) != 0 ? 1 : 0);
+Status read_attention_weights(const char* op, TensorList* list, int64_t biases, AttentionSublayer* args) {
+  VMO_TRY(list->take(op, &args->in.gamma));
+  VMO_TRY(read_projection(op, "qkv weight", list, 3, (biases & kQkvBias) != 0, &args->qkv));
+  VMO_TRY(read_projection(op, "output weight", list, 1, (biases & kOutputBias) != 0, &args->output));
+  VMO_TRY(list->take(op, &args->block.query_gamma));
+  return list->take(op, &args->block.key_gamma);
+}
+
+Status read_mlp_weights(const char* op, TensorList* list, MlpSublayer* args) {
+  VMO_TRY(list->take(op, &args->in.gamma));
+  VMO_TRY(read_projection(op, "gate or up weight", list, 2, false, &args->gate_up));
+  return read_projection(op, "down weight", list, 1, false, &args->down);
+}
+
+Status read_paged_inputs(const char* op, TensorList* list, AttentionBlock* block) {
+  VMO_TRY(list->take(op, &block->cos));
+  VMO_TRY(list->take(op, &block->sin));
+  VMO_TRY(list->take(op, &block->slot_mapping));
+  VMO_TRY(list->take(op, &block->sequences.block_tables));
+  VMO_TRY(list->take(op, &block->sequences.context_lens));
+  return list->take(op, &block->sequences.query_lens);
 }
 
 Status read_attention_sublayer(const char* op, const TensorView* tensors, int inputs, AttentionSublayer* args) {
-  constexpr int kRest = kAttentionOut - 1;
-  if (inputs < kRest) return fail(op, "got %d tensors; expected at least %d", inputs, kRest);
-  TensorView block[kAttentionBlockTensors];
-  std::copy_n(tensors + inputs - kRest, kRest, block + kQueryGamma);
+  constexpr int kAttributes = 2;
+  if (inputs < kAttributes) return fail(op, "got %d tensors; expected more", inputs);
+  const TensorView& floats = tensors[inputs - 1];
   LayerAttributes attributes;
-  VMO_TRY(read_block(op, block, &args->block, &attributes));
-  const int expected = attention_sublayer_weights(attributes.biases) + kRest;
-  if (inputs != expected) return fail(op, "got %d tensors; int_attributes ask for %d", inputs, expected);
-  args->in = SublayerInput{tensors[0], attributes.first ? TensorView{} : tensors[1], tensors[2], 0};
-  const TensorView* next = tensors + 3;
-  std::copy_n(next, 3, args->qkv);
-  next += 3;
-  args->biases = attributes.biases;
-  if ((args->biases & kQkvBias) != 0) {
-    std::copy_n(next, 3, args->bias);
-    next += 3;
-  }
-  args->output = *next++;
-  if ((args->biases & kOutputBias) != 0) args->output_bias = *next;
-  return read_epsilon(op, block[kFloatAttributes], 2, &args->in.epsilon);
+  VMO_TRY(read_attributes(op, tensors[inputs - 2], floats, &args->block, &attributes));
+  VMO_TRY(read_epsilon(op, floats, 2, &args->in.epsilon));
+  TensorList list(tensors, inputs - kAttributes);
+  VMO_TRY(list.take(op, &args->in.x));
+  VMO_TRY(list.take(op, &args->in.residual));
+  if (attributes.first) args->in.residual = TensorView{};
+  VMO_TRY(read_attention_weights(op, &list, attributes.biases, args));
+  VMO_TRY(read_paged_inputs(op, &list, &args->block));
+  VMO_TRY(list.take(op, &args->block.key_cache));
+  VMO_TRY(list.take(op, &args->block.value_cache));
+  return list.left() == 0 ? kOk : fail(op, "got %d tensors more than int_attributes ask for", list.left());
 }
 
-Status read_mlp_sublayer(const char* op, const TensorView* tensors, MlpSublayer* args) {
-  args->in = SublayerInput{tensors[0], tensors[1], tensors[2], 0};
-  args->gate = tensors[3];
-  args->up = tensors[4];
-  args->down = tensors[5];
-  return read_epsilon(op, tensors[6], 0, &args->in.epsilon);
+Status read_mlp_sublayer(const char* op, const TensorView* tensors, int inputs, MlpSublayer* args) {
+  TensorList list(tensors, inputs);
+  VMO_TRY(list.take(op, &args->in.x));
+  VMO_TRY(list.take(op, &args->in.residual));
+  VMO_TRY(read_mlp_weights(op, &list, args));
+  TensorView floats;
+  VMO_TRY(list.take(op, &floats));
+  if (list.left() != 0) return fail(op, "got %d tensors too many", list.left());
+  return read_epsilon(op, floats, 0, &args->in.epsilon);
 }
 
 }  // namespace vmo

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "attention_attributes.h"
+#include "projection.h"
 #include "vmo/core.h"
 
 namespace vmo {
@@ -19,18 +20,15 @@ struct SublayerInput {
 
 struct AttentionSublayer {
   SublayerInput in;
-  TensorView qkv[3];       // weights [N, hidden]
-  TensorView bias[3];      // [N], with kQkvBias
-  AttentionBlock block;    // but for its qkv
-  TensorView output;       // weight [hidden, H * D]
-  TensorView output_bias;  // [hidden], with kOutputBias
-  int64_t biases;          // a sum of AttentionSublayerBias
+  Projection qkv;        // of hidden
+  AttentionBlock block;  // but for its qkv
+  Projection output;     // [hidden, H * D]
 };
 
 struct MlpSublayer {
   SublayerInput in;
-  TensorView gate, up;  // [I, hidden]
-  TensorView down;      // [hidden, I]
+  Projection gate_up;  // both [I, hidden]
+  Projection down;     // [hidden, I]
 };
 
 // y [T, hidden] = what the half adds to the residual, sum [T, hidden] = the residual to add it to.
@@ -44,16 +42,22 @@ Status plan_mlp_sublayer(const char* op, const MlpSublayer& args);
 // Value `index` of float_attributes.
 Status read_epsilon(const char* op, const TensorView& floats, int64_t index, double* epsilon);
 
-// Flat tensor lists, shared by the C and MindSpore entry points. Attention: x, residual, gamma, the three weights, then
-// (kQkvBias) their biases, the output weight, then (kOutputBias) its bias, the tensors of AttentionBlockTensor between
-// kQkv and kAttentionOut. float_attributes has a third value: the epsilon of the norm in front. The seventh of
-// int_attributes is 1 where there is no residual (that argument is then not read), the eighth says which biases come.
-// Tensors of the list in front of AttentionBlockTensor.
-int attention_sublayer_weights(int64_t biases);
+// What tells a half its weights, in this order. Attention: gamma of the norm, the projections of queries, keys and
+// values (biased with kQkvBias), that of the output (kOutputBias), gammas of the heads' query and key norms.
+// Feed-forward block: gamma of the norm, the projections gate and up together, down. Projections: projection.h.
+Status read_attention_weights(const char* op, TensorList* list, int64_t biases, AttentionSublayer* args);
+Status read_mlp_weights(const char* op, TensorList* list, MlpSublayer* args);
+
+// Takes cos, sin, slot_mapping, block_tables, context_lens and query_lens.
+Status read_paged_inputs(const char* op, TensorList* list, AttentionBlock* block);
+
+// Flat tensor lists, shared by the C and MindSpore entry points. Attention: x, residual, the weights, the paged inputs,
+// key_cache, value_cache, int_attributes, float_attributes. The latter has a third value: the epsilon of the norm in
+// front. The seventh of int_attributes is 1 where there is no residual (that argument is then not read), the eighth says
+// which biases come (a sum of AttentionSublayerBias).
 Status read_attention_sublayer(const char* op, const TensorView* tensors, int inputs, AttentionSublayer* args);
 
-// Feed-forward block: x, residual, gamma, gate, up, down, float_attributes [>= 1] (epsilon).
-constexpr int kMlpSublayerInputs = 7;
-Status read_mlp_sublayer(const char* op, const TensorView* tensors, MlpSublayer* args);
+// Feed-forward block: x, residual, the weights, float_attributes [>= 1] (epsilon).
+Status read_mlp_sublayer(const char* op, const TensorView* tensors, int inputs, MlpSublayer* args);
 
 }  // namespace vmo

@@ -59,6 +59,7 @@ inline Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
 inline Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
 inline Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
 inline Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
+inline Vec abs(Vec a) { return max(a, Vec{-a.v}); }
 
 inline Vec round_nearest(Vec a) {
   // Adding and removing 1.5 * 2^23 rounds to an integer for |a| < 2^22; exp() stays far below.
@@ -83,6 +84,15 @@ inline void reduce_add4(const Vec (&a)[4], float* out) {
 
 constexpr bool kHasReduceAdd16 = false;
 void reduce_add16(const Vec (*a)[4], float (*out)[4]) = delete;
+
+// Rounded to the nearest of -128 .. 127, halves to even; 0 for NaN.
+inline void store_codes(Vec a, int8_t* p, int n) {
+  for (int i = 0; i < n; ++i) {
+    const float rounded = std::nearbyint(a.v[i]);
+    const float low = rounded < -128.0f ? -128.0f : rounded;
+    p[i] = rounded != rounded ? int8_t{0} : static_cast<int8_t>(low > 127.0f ? 127.0f : low);
+  }
+}
 
 inline float reduce_max(Vec a) {
   const float low = a.v[0] > a.v[1] ? a.v[0] : a.v[1];

@@ -14,11 +14,14 @@ using vmo::AttentionArgs;
 using vmo::AttentionTask;
 using vmo::ElementKernels;
 using vmo::GateUpArgs;
+using vmo::Int8LinearArgs;
 using vmo::KernelTable;
 using vmo::kKeyBlock;
 using vmo::kMaxQueryRows;
 using vmo::LinearArgs;
 using vmo::NormArgs;
+using vmo::Packing;
+using vmo::QuantizeArgs;
 using vmo::RotaryArgs;
 using vmo::Tile;
 
@@ -32,7 +35,9 @@ using vmo::Tile;
 #include "kernels/activation.inl"
 #include "kernels/attention.inl"
 #include "kernels/matmul.inl"
+#include "kernels/int8_matmul.inl"
 #include "kernels/norm.inl"
 #include "kernels/peak.inl"
+#include "kernels/quantize.inl"
 #include "kernels/rotary.inl"
 #include "kernels/table.inl"

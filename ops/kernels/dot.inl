@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Register-blocked dot products along K: c[m, n] = sum_k x[m, k] * w[n, k], accumulated in float32.
+// Register-blocked dot products along K: c[m, n] = sum_k x[m, k] * w[n, k], accumulated in float32, of int8 in int32.
 #pragma once
 
 namespace {
@@ -16,41 +16,67 @@ inline void reduce_block(const Vec (&sums)[kRows][kDotCols], float (*out)[kDotCo
   }
   for (; m < kRows; ++m) reduce_add4(sums[m], out[m]);
 }
+template <int kRows, class Sum>
+inline void reduce_block(const Sum (&sums)[kRows][kDotCols], int32_t (*out)[kDotCols]) {
+  for (int m = 0; m < kRows; ++m) reduce_add4(sums[m], out[m]);
+}
+
+// The sums of a block so far.
+template <class D, int kRows>
+struct BlockSums {
+  typename D::Sum products[kRows][kDotCols];
+  typename D::Sum shifts[kDotCols];  // those of the constant that left operands are shifted by
+
+  BlockSums() {
+    for (auto& row : products) {
+      for (auto& sum : row) sum = D::zero();
+    }
+    for (auto& sum : shifts) sum = D::zero();
+  }
+
+  void add(int n, const typename D::Chunk (&left)[kRows], typename D::Chunk right) {
+    for (int m = 0; m < kRows; ++m) products[m][n] = D::mac(products[m][n], left[m], right);
+    if constexpr (D::kShifted) shifts[n] = D::mac(shifts[n], D::shift(), right);
+  }
+
+  void finish(typename D::Out (*out)[kDotCols]) {
+    if constexpr (D::kShifted) {
+      for (auto& row : products) {
+        for (int n = 0; n < kDotCols; ++n) row[n] = row[n] - shifts[n];
+      }
+    }
+    reduce_block(products, out);
+  }
+};
 
 // kRows x kDotCols outputs. What lies `prefetch` elements ahead of w goes to the second-level cache (0: nothing).
 template <class T, int kRows>
-inline void dot_block(const T* const* x, const T* const* w, int64_t inner, int64_t prefetch, float (*out)[kDotCols]) {
+inline void dot_block(const T* const* x, const T* const* w, int64_t inner, int64_t prefetch,
+                      typename Dot<T>::Out (*out)[kDotCols]) {
   using D = Dot<T>;
-  Vec sums[kRows][kDotCols];
-  for (auto& row : sums) {
-    for (Vec& sum : row) sum = Vec::zero();
-  }
+  BlockSums<D, kRows> sums;
   int64_t k = 0;
   for (; k + D::kStep <= inner; k += D::kStep) {
-    typename D::Chunk a[kRows];
-    for (int m = 0; m < kRows; ++m) a[m] = D::load(x[m] + k);
+    typename D::Chunk left[kRows];
+    for (int m = 0; m < kRows; ++m) left[m] = load_left<D>(x[m] + k);
     for (int n = 0; n < kDotCols; ++n) {
       if (prefetch != 0) __builtin_prefetch(w[n] + k + prefetch, 0, kSecondLevelCache);
-      const typename D::Chunk b = D::load(w[n] + k);
-      for (int m = 0; m < kRows; ++m) sums[m][n] = D::mac(sums[m][n], a[m], b);
+      sums.add(n, left, D::load(w[n] + k));
     }
   }
   if (k < inner) {
     const int rest = static_cast<int>(inner - k);
-    typename D::Chunk a[kRows];
-    for (int m = 0; m < kRows; ++m) a[m] = D::load_first(x[m] + k, rest);
-    for (int n = 0; n < kDotCols; ++n) {
-      const typename D::Chunk b = D::load_first(w[n] + k, rest);
-      for (int m = 0; m < kRows; ++m) sums[m][n] = D::mac(sums[m][n], a[m], b);
-    }
+    typename D::Chunk left[kRows];
+    for (int m = 0; m < kRows; ++m) left[m] = load_left_first<D>(x[m] + k, rest);
+    for (int n = 0; n < kDotCols; ++n) sums.add(n, left, D::load_first(w[n] + k, rest));
   }
-  reduce_block(sums, out);
+  sums.finish(out);
 }
 
 // Chooses the block for `rows` (1 .. Dot<T>::kMaxRows) rows of x.
 template <class T, int kRows = Dot<T>::kMaxRows>
 inline void dot_rows(int rows, const T* const* x, const T* const* w, int64_t inner, int64_t prefetch,
-                     float (*out)[kDotCols]) {
+                     typename Dot<T>::Out (*out)[kDotCols]) {
   if constexpr (kRows > 1) {
     if (rows < kRows) return dot_rows<T, kRows - 1>(rows, x, w, inner, prefetch, out);
   }
@@ -62,7 +88,7 @@ inline void dot_rows(int rows, const T* const* x, const T* const* w, int64_t inn
 // elements ahead of w (0: nothing), which the others find in the second.
 template <class T>
 inline void dot_tile(const T* const* x_rows, int rows, const T* const* w_rows, int cols, int64_t inner,
-                     int64_t prefetch, float* c, int64_t ldc) {
+                     int64_t prefetch, typename Dot<T>::Out* c, int64_t ldc) {
   constexpr int kStep = Dot<T>::kMaxRows;
   for (int m = 0; m < rows; m += kStep) {
     const int count = rows - m < kStep ? rows - m : kStep;
@@ -71,9 +97,10 @@ inline void dot_tile(const T* const* x_rows, int rows, const T* const* w_rows, i
       const T* w[kDotCols];
       for (int j = 0; j < kDotCols; ++j) w[j] = w_rows[n + j < cols ? n + j : cols - 1];
       const int kept = cols - n < kDotCols ? cols - n : kDotCols;
-      float out[kStep][kDotCols];
+      typename Dot<T>::Out out[kStep][kDotCols];
       dot_rows<T>(count, x_rows + m, w, inner, m == 0 ? prefetch : 0, out);
-      for (int i = 0; i < count; ++i) std::memcpy(c + (m + i) * ldc + n, out[i], static_cast<size_t>(kept) * sizeof(float));
+      const size_t bytes = static_cast<size_t>(kept) * sizeof(out[0][0]);
+      for (int i = 0; i < count; ++i) std::memcpy(c + (m + i) * ldc + n, out[i], bytes);
     }
   }
 }

@@ -5,9 +5,24 @@
 
 namespace {
 
+// What products of floats have in common.
+struct FloatSums {
+  using Sum = Vec;
+  using Out = float;
+  // Whether left operands are shifted by a constant; its product with the right ones is then taken off the sums.
+  static constexpr bool kShifted = false;
+  static Sum zero() { return Vec::zero(); }
+};
+
+// What products of int8 have in common: sums are exact, and wrap like int32.
+struct IntegerSums {
+  using Out = int32_t;
+  static constexpr bool kShifted = false;
+};
+
 // Widens each operand to float: one vector of elements per step.
 template <class T>
-struct WidenDot {
+struct WidenDot : FloatSums {
   using Chunk = Vec;
   static constexpr int kStep = Vec::kLanes;
   static Chunk load(const T* p) { return Vec::load(p); }
@@ -17,7 +32,7 @@ struct WidenDot {
 
 // bfloat16 as pairs in 32-bit lanes: a shift and a mask instead of two widening loads.
 template <class V>
-struct EvenOddDot {
+struct EvenOddDot : FloatSums {
   struct Chunk {
     V even, odd;
   };
@@ -34,5 +49,23 @@ struct EvenOddDot {
   }
   static V mac(V sum, Chunk a, Chunk b) { return fma(a.odd, b.odd, fma(a.even, b.even, sum)); }
 };
+
+// Elements of the left operand.
+template <class D, class T>
+inline typename D::Chunk load_left(const T* p) {
+  if constexpr (D::kShifted) {
+    return D::shifted(D::load(p));
+  } else {
+    return D::load(p);
+  }
+}
+template <class D, class T>
+inline typename D::Chunk load_left_first(const T* p, int n) {
+  if constexpr (D::kShifted) {
+    return D::shifted(D::load_first(p, n));
+  } else {
+    return D::load_first(p, n);
+  }
+}
 
 }  // namespace

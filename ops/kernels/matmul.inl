@@ -78,7 +78,7 @@ inline void for_parts(const Tile& tile, Body body) {
 
 template <class T>
 inline void product(const char* x, int64_t ldx, const char* w, int64_t ldw, int64_t inner, const Tile& tile,
-                    bool stream, float* sums) {
+                    bool stream, typename Dot<T>::Out* sums) {
   const T* x_rows[kTileRows];
   const T* w_rows[kTileCols];
   const int m = static_cast<int>(tile.m1 - tile.m0), n = static_cast<int>(tile.n1 - tile.n0);

@@ -9,6 +9,8 @@ ElementKernels element_kernels() {
   ElementKernels kernels{};
   kernels.linear = linear<T>;
   kernels.gate_up = gate_up<T>;
+  kernels.quantize = quantize<T>;
+  kernels.int8_linear = int8_linear<T>;
   kernels.norm = norm<T>;
   kernels.rotary = rotary<T>;
   kernels.activation = activation<T>;
@@ -20,7 +22,7 @@ ElementKernels element_kernels() {
 }
 
 inline KernelTable kernel_table(const char* name) {
-  return {name, {element_kernels<float>(), element_kernels<Half>(), element_kernels<BFloat16>()}};
+  return {name, {element_kernels<float>(), element_kernels<Half>(), element_kernels<BFloat16>()}, {}};
 }
 
 }  // namespace

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels of ops.Custom (func_type="aot"): fused nodes and float32 attention, which no builtin primitive offers.
 // The comment of each gives its tensors in call order; the last argument is the output.
+#include <algorithm>
+#include <vector>
+
 #include "arguments.h"
 #include "core/attention_attributes.h"
 #include "core/check.h"
+#include "core/projection.h"
 #include "vmo/core.h"
 #include "vmo/kernel_table.h"
 
@@ -24,20 +28,32 @@ Status weighted_inputs(const Arguments& args, int count, TensorView* out) {
   return kOk;
 }
 
-// x [..., K], kWeights weights [N, K], then (kBias) as many biases [N] -> y [..., sum of N]
+// A projection from input `first` to the last one; the tensors stay in `tensors`.
+Status read_weights(const Arguments& args, int first, DType dtype, int weights, bool biased,
+                    std::vector<TensorView>* tensors, Projection* out) {
+  const int count = args.count() - 1 - first;
+  tensors->resize(static_cast<size_t>(std::max(count, 0)));
+  for (int i = 0; i < count; ++i) VMO_TRY(args.weight(first + i, dtype, &(*tensors)[static_cast<size_t>(i)]));
+  TensorList list(tensors->data(), count);
+  VMO_TRY(read_projection(args.op(), "w", &list, weights, biased, out));
+  if (list.left() == 0) return kOk;
+  return fail(args.op(),
+              "got %d inputs, %d too many; this name takes x and %d weights%s. One to three weights: vmo_linear_1, "
+              "vmo_linear_2, vmo_linear_3; with biases vmo_linear_bias_1, vmo_linear_bias_2, vmo_linear_bias_3",
+              args.count() - 1, list.left(), weights, biased ? " with biases" : "");
+}
+
+// x [..., K], then a projection (core/projection.h) of kWeights weights -> y [..., sum of N]
 template <int kWeights, bool kBias>
 Status run_linear(const Arguments& args) {
-  constexpr int kInputs = 1 + kWeights * (kBias ? 2 : 1);
-  if (args.count() != kInputs + 1) {
-    return fail(args.op(),
-                "got %d inputs; this name takes %d (x, %d weights%s). One to three weights: vmo_linear_1, vmo_linear_2, "
-                "vmo_linear_3; with biases vmo_linear_bias_1, vmo_linear_bias_2, vmo_linear_bias_3",
-                args.count() - 1, kInputs, kWeights, kBias ? ", as many biases" : "");
-  }
-  TensorView in[kInputs], y;
-  VMO_TRY(weighted_inputs(args, kInputs, in));
+  TensorView x, y;
+  std::vector<TensorView> tensors;
+  Projection projection;
+  VMO_TRY(args.require_count(3));
+  VMO_TRY(args.input(0, &x));
   VMO_TRY(args.output(1, &y));
-  return linear(args.op(), in[0], kWeights, in + 1, kBias ? in + 1 + kWeights : nullptr, y);
+  VMO_TRY(read_weights(args, 1, x.dtype, kWeights, kBias, &tensors, &projection));
+  return project(args.op(), projection, x, y);
 }
 
 // x [..., K], gate [I, K], up [I, K] -> y [..., I]
@@ -58,12 +74,17 @@ Status run_lora(const Arguments& args) {
   return lora(args.op(), in[0], in[1], in[2], in[3], kParts, in + kFirstB, out);
 }
 
-// hidden [T, K], rows int32 [R], weight [V, K] -> y float32 [R, V]
+// hidden [T, K], rows int32 [R], then a projection of one weight [V, K] -> y float32 [R, V]
 Status run_lm_head(const Arguments& args) {
-  TensorView in[3], y;
-  VMO_TRY(weighted_inputs(args, 3, in));
+  TensorView hidden, rows, y;
+  std::vector<TensorView> tensors;
+  Projection head;
+  VMO_TRY(args.require_count(4));
+  VMO_TRY(args.input(0, &hidden));
+  VMO_TRY(args.input(1, &rows));
   VMO_TRY(args.output(1, &y));
-  return lm_head(args.op(), in[0], in[1], in[2], y);
+  VMO_TRY(read_weights(args, 2, hidden.dtype, 1, false, &tensors, &head));
+  return lm_head(args.op(), hidden, rows, head, y);
 }
 
 // weight [V, K], ids int32 [T], any tensor of the result's dtype -> y [T, K]

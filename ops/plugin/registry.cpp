@@ -10,9 +10,9 @@
 namespace {
 
 constexpr const char* kNames[] = {
-    "AddRmsNorm", "ApplyRotaryPosEmb", "Cast",  "Dense",           "Embedding",     "Gather",     "MatMul", "PagedAttention",
-    "Reshape",    "ReshapeAndCache",   "RmsNorm", "RotaryPositionEmbedding", "SiLU", "SplitWithSize", "Swiglu",
-    "TensorMove", "ZerosLike",
+    "AddRmsNorm", "ApplyRotaryPosEmb", "Cast", "Dense", "DynamicQuantExt", "Embedding", "Gather", "MatMul",
+    "PagedAttention", "QuantBatchMatmul", "QuantV2", "Reshape", "ReshapeAndCache", "RmsNorm", "RotaryPositionEmbedding",
+    "SiLU", "SplitWithSize", "Swiglu", "TensorMove", "ZerosLike",
 };
 
 }  // namespace

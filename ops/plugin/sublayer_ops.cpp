@@ -45,11 +45,8 @@ template <bool kPlanOnly>
 Status run_mlp(const Arguments& args) {
   Call call;
   VMO_TRY(read(args, &call));
-  if (call.count() != kMlpSublayerInputs) {
-    return fail(args.op(), "got %d inputs; expected %d", call.count(), kMlpSublayerInputs);
-  }
   MlpSublayer sublayer{};
-  VMO_TRY(read_mlp_sublayer(args.op(), call.inputs.data(), &sublayer));
+  VMO_TRY(read_mlp_sublayer(args.op(), call.inputs.data(), call.count(), &sublayer));
   if (kPlanOnly) return plan_mlp_sublayer(args.op(), sublayer);
   return mlp_sublayer(args.op(), sublayer, call.y, call.sum);
 }

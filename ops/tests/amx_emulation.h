@@ -78,4 +78,23 @@ inline void tile_dot_bf16() {
   }
 }
 
+inline uint32_t code_product(const uint8_t* a, const uint8_t* b) {
+  return static_cast<uint32_t>(vmo::load_unaligned<int8_t>(a) * vmo::load_unaligned<int8_t>(b));
+}
+
+template <int kSum, int kA, int kB>
+inline void tile_dot_int8() {
+  require_configured();
+  const auto& a = tiles().data[kA];
+  const auto& b = tiles().data[kB];
+  for (int i = 0; i < 16; ++i) {
+    for (int j = 0; j < 16; ++j) {
+      uint8_t* place = tiles().data[kSum][i] + 4 * j;
+      auto sum = vmo::load_unaligned<uint32_t>(place);
+      for (int k = 0; k < 64; ++k) sum += code_product(a[i] + k, b[k / 4] + 4 * j + k % 4);
+      vmo::store_unaligned(place, sum);
+    }
+  }
+}
+
 }  // namespace

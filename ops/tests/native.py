@@ -132,14 +132,16 @@ class Native:
         self.control = KernelLibrary(path)
         self.functions = ctypes.CDLL(str(path))
 
-    def call(self, name: str, *arguments: Tensor | Sequence[Tensor] | int | float | None) -> None:
+    def call(
+        self, name: str, *arguments: Tensor | Sequence[Tensor | None] | int | float | None
+    ) -> None:
         """Runs vmo_core_<name>; tensors become pointers to views, sequences arrays of views."""
         status = getattr(self.functions, f"vmo_core_{name}")(*map(_argument, arguments))
         if status != 0:
             raise NativeError(self.control.last_error())
 
 
-def _argument(value: Tensor | Sequence[Tensor] | int | float | None) -> object:
+def _argument(value: Tensor | Sequence[Tensor | None] | int | float | None) -> object:
     if value is None:
         return ctypes.c_void_p()
     if isinstance(value, Tensor):
@@ -148,7 +150,8 @@ def _argument(value: Tensor | Sequence[Tensor] | int | float | None) -> object:
         return ctypes.c_int64(value)
     if isinstance(value, float):
         return ctypes.c_double(value)
-    return (TensorView * len(value))(*(item.view() for item in value))
+    views = (TensorView() if item is None else item.view() for item in value)
+    return (TensorView * len(value))(*views)
 
 
 def native_path() -> Path:

@@ -7,6 +7,7 @@ import ctypes
 import mmap
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from ops.tests import reference
@@ -66,6 +67,25 @@ def test_matmul(
         y = guards.place(empty((rows, cols), dtype), at_end=at_end)
         isa.call("linear", x, 1, [w], [bias], y)
         isa.call("gate_up_swiglu", x, w, w, y)
+
+
+@pytest.mark.parametrize("dtype", DENSE)
+@pytest.mark.parametrize("at_end", [True, False])
+def test_int8(
+    isa: Native, guards: Guards, dtype: str, at_end: bool, rng: np.random.Generator
+) -> None:
+    def place(values: npt.NDArray[np.floating], kind: str) -> Tensor:
+        return guards.place(tensor(values, kind), at_end=at_end)
+
+    for rows, cols, inner in ((1, 3, 37), (5, 6, 1), (3, 5, 64), (9, 7, 65), (20, 17, 130)):
+        x, bias = (place(rng.standard_normal(s), dtype) for s in ((rows, inner), cols))
+        inners = [place(np.ones(inner), "float32") for _ in range(2)]
+        codes, w = (place(np.ones((n, inner)), "int8") for n in (rows, cols))
+        token_scale, scale = (place(np.ones(n), "float32") for n in (rows, cols))
+        quant_bias, y = place(np.ones(cols), "int32"), place(np.ones((rows, cols)), dtype)
+        isa.call("quantize", x, 0, *inners, codes, None)
+        isa.call("quantize", x, 2, inners[0], None, codes, token_scale)
+        isa.call("int8_linear", codes, token_scale, 1, [w, scale, quant_bias, bias], y)
 
 
 @pytest.mark.parametrize("dtype", DENSE)

@@ -158,7 +158,7 @@ def test_a_decoder_equals_its_halves(
         layer.attributes[0].array[6] = residual is None
         first, second = ([empty((TOKENS, HIDDEN), dtype) for _ in range(2)] for _ in range(2))
         isa.call("attention_sublayer", layer.arguments(*first), layer.inputs())
-        isa.call("mlp_sublayer", [*first, *mlp, epsilon, *second])
+        isa.call("mlp_sublayer", [*first, *mlp, epsilon, *second], 3 + len(mlp))
         x, residual = second
     assert residual is not None
     assert np.isfinite(y.wide()).all()
@@ -178,7 +178,7 @@ def test_mlp_equals_its_operations(
     x, residual, gamma, gate, up, down = (tensor(rng.standard_normal(s), dtype) for s in shapes)
     y, total = (empty((tokens, HIDDEN), dtype) for _ in range(2))
     epsilon = tensor([EPSILON], "float32")
-    isa.call("mlp_sublayer", [x, residual, gamma, gate, up, down, epsilon, y, total])
+    isa.call("mlp_sublayer", [x, residual, gamma, gate, up, down, epsilon, y, total], 7)
 
     normed, summed = add_norm(isa, x, residual, gamma)
     activated, expected = empty((tokens, INNER), dtype), empty((tokens, HIDDEN), dtype)
@@ -195,7 +195,7 @@ def test_errors_name_the_operation(library: Native, rng: np.random.Generator) ->
     arguments = given.arguments(y, total)
     faults = {
         0: "attention_sublayer: argument x has",
-        3: "attention_sublayer: argument weight has",
+        3: "attention_sublayer: argument qkv weight has",
         6: "attention_sublayer: argument output weight has",
     }
     for position, message in faults.items():
@@ -239,5 +239,5 @@ def test_work_memory_is_recorded(library: Native, rng: np.random.Generator) -> N
     tensors = [tensor(rng.standard_normal(shape), "float32") for shape in shapes]
     outputs = [empty((9, HIDDEN), "float32") for _ in range(2)]
     library.control.start_footprint()
-    library.call("mlp_sublayer", [*tensors, tensor([EPSILON], "float32"), *outputs])
+    library.call("mlp_sublayer", [*tensors, tensor([EPSILON], "float32"), *outputs], 7)
     assert library.control.stop_footprint() == 9 * (HIDDEN + INNER) * 4

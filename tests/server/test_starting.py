@@ -27,7 +27,7 @@ from vllm_mindspore.cli.server import Server
 full = pytest.mark.full
 
 # What the log says at moments of a start, in order.
-CONFIGURED = "Enabled custom fusions"
+CONFIGURED = "Final IR op priority"
 CONSTRUCTING = "Initializing a V1 LLM engine"
 COMPILING = "KV cache layout"
 LOADED = "init engine (profile"

@@ -68,10 +68,12 @@ def quantize_per_token(
 ) -> tuple[Int8s, npt.NDArray[np.float32]]:
     """Codes of x [M, K] * smooth [K], symmetric, and the scale of each row, float32 [M].
 
-    A row's scale is its largest magnitude / 127. A row of zeros has codes and scale zero.
+    A row's scale is its largest magnitude / 127. A row of zeros has codes and scale zero; one that
+    holds NaN or infinity has codes zero and the scale NaN.
     """
     scaled = _single(x) if smooth is None else _single(x) * _single(smooth)
     scales = _single(np.abs(scaled).max(axis=-1, initial=0.0) / np.float32(INT8_MAX))
+    scales = np.where(np.isfinite(scales), scales, np.float32(np.nan))
     divisors = np.where(scales == 0, np.float32(1), scales)[..., None]
     return _codes(scaled / divisors), scales
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quantization names of the Ascend tools, known to vLLM only so that our platform can refuse them.
+"""Quantization names of the Ascend tools as vLLM wants to know them: nothing but names.
 
-Without them vLLM would answer with its own list of methods, none of which is supported here.
+What a checkpoint is, and what computes with it, is found in its files by the loader (`plan`).
 """
 
 from __future__ import annotations
@@ -11,21 +11,17 @@ from typing import Any
 import torch
 from vllm.model_executor.layers.quantization.base_config import QuantizationConfig
 
-from vllm_mindspore.config_checks import refuse_quantization
 
-NAMES = ("golden-stick", "golden_stick", "smoothquant", "ascend")
-
-
-class UnsupportedQuantization(QuantizationConfig):
-    """Stands for a method that MindSporePlatform.verify_quantization refuses."""
+class AscendQuantization(QuantizationConfig):
+    """Stands for each of these names."""
 
     def get_name(self) -> str:
         """Name in messages."""
-        return "unsupported"
+        return "ascend"
 
     def get_supported_act_dtypes(self) -> list[torch.dtype]:
-        """No dtype is supported."""
-        return []
+        """Activations are floats between the quantized layers."""
+        return [torch.float32, torch.bfloat16, torch.float16]
 
     @classmethod
     def get_min_capability(cls) -> int:
@@ -34,13 +30,13 @@ class UnsupportedQuantization(QuantizationConfig):
 
     @staticmethod
     def get_config_filenames() -> list[str]:
-        """No file has to exist beside config.json."""
+        """None that vLLM should look for."""
         return []
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> UnsupportedQuantization:
-        """Raise ValueError naming the method of the checkpoint."""
-        refuse_quantization(str(config.get("quant_method")))
+    def from_config(cls, config: dict[str, Any]) -> AscendQuantization:
+        """Of a `quantization_config` in config.json, whose content the loader does not need."""
+        return cls()
 
     def get_quant_method(self, layer: torch.nn.Module, prefix: str) -> None:
-        """No layer has a method."""
+        """There are no torch layers."""

@@ -40,6 +40,12 @@ VMO_API int vmo_core_matmul(const vmo_tensor* a, const vmo_tensor* b, int transp
                             const vmo_tensor* y);
 VMO_API int vmo_core_gate_up_swiglu(const vmo_tensor* x, const vmo_tensor* gate, const vmo_tensor* up,
                                     const vmo_tensor* y);
+// kind: 0 divides by the scale, 1 multiplies with it, 2 finds a scale for each row.
+VMO_API int vmo_core_quantize(const vmo_tensor* x, int kind, const vmo_tensor* scale, const vmo_tensor* offset,
+                              const vmo_tensor* codes, const vmo_tensor* token_scale);
+// For each weight four tensors: weight, scale, quant_bias and bias; the last two may be absent (null data).
+VMO_API int vmo_core_int8_linear(const vmo_tensor* codes, const vmo_tensor* token_scale, int weights,
+                                 const vmo_tensor* w, const vmo_tensor* y);
 VMO_API int vmo_core_lm_head(const vmo_tensor* hidden, const vmo_tensor* rows, const vmo_tensor* weight,
                              const vmo_tensor* y);
 VMO_API int vmo_core_lora(const vmo_tensor* y, const vmo_tensor* x, const vmo_tensor* slots, const vmo_tensor* a,
@@ -65,7 +71,7 @@ VMO_API int vmo_core_paged_attention(const vmo_tensor* query, const vmo_tensor* 
 VMO_API int vmo_core_attention_block(const vmo_tensor* tensors);
 // The lists of core/sublayers.h and core/decoder_layers.h: `inputs` tensors, then y and sum.
 VMO_API int vmo_core_attention_sublayer(const vmo_tensor* tensors, int inputs);
-VMO_API int vmo_core_mlp_sublayer(const vmo_tensor* tensors);
+VMO_API int vmo_core_mlp_sublayer(const vmo_tensor* tensors, int inputs);
 VMO_API int vmo_core_decoder_layers(const vmo_tensor* tensors, int inputs);
 VMO_API int vmo_core_cast(const vmo_tensor* x, const vmo_tensor* y);
 VMO_API int vmo_core_copy(const vmo_tensor* x, const vmo_tensor* y);

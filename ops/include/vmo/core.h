@@ -26,9 +26,33 @@ Status matmul(const char* op, const TensorView& a, const TensorView& b, bool tra
 Status gate_up_swiglu(const char* op, const TensorView& x, const TensorView& gate, const TensorView& up,
                       const TensorView& y);
 
-// y float32 [R, V] = hidden[T, K] rows picked by `rows` int32/int64 [R], times weight[V, K]^T.
-Status lm_head(const char* op, const TensorView& hidden, const TensorView& rows, const TensorView& weight,
-               const TensorView& y);
+// How activations become int8 codes: clip(round(x / scale + offset)), clip(round(x * scale + offset)), or by the largest
+// magnitude of each row of x * scale.
+enum class CodeKind : int32_t { kDivide, kMultiply, kPerToken };
+
+struct ActivationCodes {
+  CodeKind kind;
+  TensorView scale;   // float32 [K]; per token it may be null data: no factors
+  TensorView offset;  // float32 [K]; null data per token
+};
+
+// codes int8 [..., K] of x; token_scale float32 with one value per row, or null data with static scales. The rounding
+// of vllm_mindspore/quantization/primitives.py, to the last bit.
+Status quantize(const char* op, const TensorView& x, const ActivationCodes& how, const TensorView& codes,
+                const TensorView& token_scale);
+
+// A weight of int8 codes and what turns sums into values.
+struct Int8Weight {
+  TensorView weight;      // int8 [N, K]
+  TensorView scale;       // float32 [N]
+  TensorView quant_bias;  // int32 [N], added to the sums, or null data
+  TensorView bias;        // [N] in the dtype of y, added to the rounded value, or null data
+};
+
+// y[..., N1+N2+..] = (codes . weight_i^T + quant_bias_i) * scale_i (* token_scale), rounded once, (+ bias_i). codes
+// int8 [..., K]; token_scale float32 with one value per row, or null data; y of any dense dtype.
+Status int8_linear(const char* op, const TensorView& codes, const TensorView& token_scale, int weights,
+                   const Int8Weight* w, const TensorView& y);
 
 // out[T, sum of N_i] = y + per row t the product of x[t, K] with adapter slots[t]: inner = x . a[slot, parts * R, K]^T,
 // rounded to the dtype, then part i of out gets inner[i * R : (i + 1) * R] . b_i[N_i, slot, R]^T, added in float32 and

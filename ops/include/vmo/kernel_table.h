@@ -50,6 +50,39 @@ struct GateUpArgs {
   const char* packed;
 };
 
+// codes[m, k] = clip(round(x[m, k] / scale[k] + offset[k])), with `multiply` x * scale in place of the quotient; or, per
+// token, clip(round(t[m, k] / token_scale[m])), t = x * scale, token_scale[m] = max_k |t[m, k]| / 127.
+struct QuantizeArgs {
+  const char* x;
+  int64_t ldx;
+  int64_t cols;
+  const float* scale;   // [cols]; per token it may be null: no factors
+  const float* offset;  // [cols]; null per token
+  int8_t* codes;        // rows lie side by side
+  float* token_scale;   // null: not per token
+  bool multiply;
+};
+
+// y[m, n] = (sum_k x[m, k] * w[n, k] + quant_bias[n]) * scale[n] (* token_scale[m]), rounded, then (+ bias[n]); the
+// sums wrap like int32. The outputs of all weights lie side by side in a row of y.
+struct Int8LinearArgs {
+  const char* x;  // int8
+  int64_t ldx;
+  int64_t rows;
+  int64_t inner;
+  int weights;
+  const char* w[kMaxWeights];  // int8
+  int64_t ldw[kMaxWeights];
+  int64_t cols[kMaxWeights];
+  const char* scale[kMaxWeights];       // float32
+  const char* quant_bias[kMaxWeights];  // int32; null: none
+  const char* bias[kMaxWeights];        // of the output type; null: none
+  const float* token_scale;             // [rows]; null: none
+  char* y;
+  int64_t ldy;
+  const char* packed;
+};
+
 // Part of an output: rows [m0, m1) and columns [n0, n1) of weight `weight`.
 struct Tile {
   int weight;
@@ -132,14 +165,21 @@ struct AttentionTask {
   int64_t first_limit;
 };
 
-// Kernels of one element type. `packs`, `pack` and what tells their sizes are null where x is never packed.
+// How rows of x are packed for products with many of them. All null where they never are.
+struct Packing {
+  bool (*packs)(int64_t rows);  // whether products of so many rows are computed from packed rows
+  size_t (*bytes)(int64_t rows, int64_t inner);
+  int64_t (*tasks)(int64_t rows);
+  void (*pack)(const char* x, int64_t ldx, int64_t rows, int64_t inner, char* packed, int64_t task);
+};
+
+// Kernels of one element type.
 struct ElementKernels {
   void (*linear)(const LinearArgs& args, const Tile& tile);
   void (*gate_up)(const GateUpArgs& args, const Tile& tile);
-  bool (*packs)(int64_t rows);  // whether products of so many rows are computed from packed rows
-  size_t (*pack_bytes)(int64_t rows, int64_t inner);
-  int64_t (*pack_tasks)(int64_t rows);
-  void (*pack)(const char* x, int64_t ldx, int64_t rows, int64_t inner, char* packed, int64_t task);
+  Packing packing;
+  void (*quantize)(const QuantizeArgs& args, int64_t row0, int64_t row1);
+  void (*int8_linear)(const Int8LinearArgs& args, const Tile& tile);
   void (*norm)(const NormArgs& args, int64_t row0, int64_t row1);
   void (*rotary)(const RotaryArgs& args, int64_t token0, int64_t token1);
   void (*activation)(const ActivationArgs& args, int64_t row0, int64_t row1);
@@ -154,6 +194,7 @@ struct ElementKernels {
 struct KernelTable {
   const char* name;
   ElementKernels by_dtype[3];  // indexed by DType
+  Packing int8_packing;
 };
 
 }  // namespace vmo

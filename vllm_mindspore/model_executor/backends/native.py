@@ -20,6 +20,7 @@ from vllm_mindspore.model_executor.backends.base import CacheShape, Classifier, 
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.model_loader.adapter_slots import AdapterSlots
 from vllm_mindspore.model_executor.model_loader.folder import checkpoint_folder
+from vllm_mindspore.model_executor.model_loader.quantization_files import read_description
 from vllm_mindspore.model_executor.model_loader.safetensors import SafetensorsSource
 from vllm_mindspore.model_executor.model_loader.source import (
     DummySource,
@@ -29,6 +30,7 @@ from vllm_mindspore.model_executor.model_loader.source import (
 from vllm_mindspore.model_executor.models import registry
 from vllm_mindspore.model_executor.models.classifier import load_classifier
 from vllm_mindspore.model_executor.models.llama import HEAD
+from vllm_mindspore.quantization.plan import DescribedPlan, FloatPlan, Plan
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +66,8 @@ class NativeBackend:
         source = self._source(model_class.unused_tensors + ((HEAD,) if pools else ()))
         dtype = bridge.to_mindspore_dtype(source.dtype)
         self._fused = _use_fused_kernels(dtype)
-        builder = LayerBuilder(source=source, fused=self._fused, adapters=self.adapters)
+        plan = self._plan()
+        builder = LayerBuilder(source, self._fused, self.adapters, plan)
         model = model_class(builder, self._model_config.hf_config, self._model_config.max_model_len)
         if self._model_config.convert_type == "classify":
             self.classifier = load_classifier(source, self._model_config, model.head_name)
@@ -81,7 +84,7 @@ class NativeBackend:
             self._model_config.architectures[0],
             model.config.num_layers,
             self.weight_bytes / 1e9,
-            source.dtype,
+            plan.summary or source.dtype,
             "fused" if self._fused else "primitive chain",
         )
 
@@ -129,6 +132,21 @@ class NativeBackend:
             return DummySource(dtype)
         folder: Path = checkpoint_folder(self._model_config, self._load_config)
         return relative_to_decoder(SafetensorsSource(folder, dtype, unused))
+
+    def _plan(self) -> Plan:
+        """How the checkpoint is quantized; dummy weights have what their folder describes."""
+        dummy = self._load_config.load_format == "dummy"
+        folder = Path(self._model_config.model)
+        if not dummy:
+            folder = checkpoint_folder(self._model_config, self._load_config)
+        found = read_description(folder)
+        plan = FloatPlan() if found is None else DescribedPlan(found)
+        if plan.quantized and not self._fused:
+            raise ValueError(
+                "VLLM_MS_FUSED_KERNELS=0 runs the primitive chain, which has no quantized layers "
+                "yet; unset it"
+            )
+        return plan
 
     def _declare_shapes(self, dtype: ms.Type) -> None:
         """Marks every varying dimension, so that one compilation serves all steps."""

@@ -58,6 +58,11 @@ class OneTensorSwiglu(nn.Cell):
         return self.swiglu(self.gate_up(x, slots), -1)
 
 
+def _has_fused_swiglu(builder: LayerBuilder, bias: bool) -> bool:
+    plain = builder.adapters is None and not builder.quantization.quantized
+    return builder.fused and plain and not bias
+
+
 class GatedMLP(nn.Cell):
     """The feed-forward block of Llama-like models.
 
@@ -78,7 +83,7 @@ class GatedMLP(nn.Cell):
         super().__init__()
         if one_tensor:
             self.activation = OneTensorSwiglu(builder, name, hidden, inner)
-        elif builder.fused and not bias and builder.adapters is None:
+        elif _has_fused_swiglu(builder, bias):
             self.activation = FusedSwiglu(builder, name, hidden, inner)
         else:
             self.activation = ChainSwiglu(builder, name, hidden, inner, bias=bias)

@@ -64,12 +64,9 @@ class FusedLinear(nn.Cell):
         bias: bool,
     ) -> None:
         super().__init__()
-        sizes = list(zip(names, out_features, strict=True))
-        take = builder.source.take_bits
-        weights = [take(f"{name}.weight", (size, in_features)) for name, size in sizes]
-        biases = [take(f"{name}.bias", (size,)) for name, size in sizes] if bias else []
-        self.parameters = ParameterTuple(weights + biases)
-        kernel = f"vmo_linear_bias_{len(sizes)}" if bias else f"vmo_linear_{len(sizes)}"
+        parameters = builder.projection(names, in_features, out_features, bias=bias)
+        self.parameters = ParameterTuple(parameters)
+        kernel = f"vmo_linear_bias_{len(names)}" if bias else f"vmo_linear_{len(names)}"
         self.linear = custom_op(kernel, 1 + len(self.parameters))
         self.adapters = build_adapters(builder, names, in_features, out_features)
 

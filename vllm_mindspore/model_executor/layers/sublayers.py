@@ -26,27 +26,25 @@ from vllm_mindspore.model_executor.models.config import DecoderConfig
 
 def attention_weights(builder: LayerBuilder, layer: str, config: DecoderConfig) -> list[Parameter]:
     """The weights of an attention half in the order of the kernels (ops/core/sublayers.h)."""
-    take, attention, name = builder.source.take_bits, config.attention, f"{layer}.self_attn"
+    hidden, attention, name = config.hidden_size, config.attention, f"{layer}.self_attn"
     names, sizes = projections(name, attention)
-    parts = list(zip(names, sizes, strict=True))
-    weights = [take(f"{layer}.input_layernorm.weight", (config.hidden_size,))]
-    weights += [take(f"{part}.weight", (size, config.hidden_size)) for part, size in parts]
-    if attention.bias:
-        weights += [take(f"{part}.bias", (size,)) for part, size in parts]
-    weights.append(take(f"{name}.o_proj.weight", (config.hidden_size, attention.query_size)))
-    if attention.output_bias:
-        weights.append(take(f"{name}.o_proj.bias", (config.hidden_size,)))
-    return [*weights, *head_gammas(builder, name, attention)]
+    output = [f"{name}.o_proj"], attention.query_size, [hidden]
+    return [
+        builder.source.take_bits(f"{layer}.input_layernorm.weight", (hidden,)),
+        *builder.projection(names, hidden, sizes, bias=attention.bias),
+        *builder.projection(*output, bias=attention.output_bias),
+        *head_gammas(builder, name, attention),
+    ]
 
 
 def mlp_weights(builder: LayerBuilder, layer: str, config: DecoderConfig) -> list[Parameter]:
     """The weights of a feed-forward half in the order of the kernels."""
-    take, hidden, inner = builder.source.take_bits, config.hidden_size, config.intermediate_size
+    hidden, inner, name = config.hidden_size, config.intermediate_size, f"{layer}.mlp"
+    gate_up = [f"{name}.gate_proj", f"{name}.up_proj"], hidden, [inner, inner]
     return [
-        take(f"{layer}.post_attention_layernorm.weight", (hidden,)),
-        take(f"{layer}.mlp.gate_proj.weight", (inner, hidden)),
-        take(f"{layer}.mlp.up_proj.weight", (inner, hidden)),
-        take(f"{layer}.mlp.down_proj.weight", (hidden, inner)),
+        builder.source.take_bits(f"{layer}.post_attention_layernorm.weight", (hidden,)),
+        *builder.projection(*gate_up, bias=False),
+        *builder.projection([f"{name}.down_proj"], inner, [hidden], bias=False),
     ]
 
 

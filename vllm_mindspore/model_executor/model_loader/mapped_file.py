@@ -21,8 +21,15 @@ from vllm_mindspore.model_executor.model_loader.safetensors_header import (
     read_header,
 )
 
-TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-"""What a weight may be stored as."""
+TORCH_DTYPES = {
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "I8": torch.int8,
+    "I32": torch.int32,
+    "I64": torch.int64,
+}
+"""What a tensor may be stored as, by the format's name of its dtype."""
 
 
 @dataclass(frozen=True)

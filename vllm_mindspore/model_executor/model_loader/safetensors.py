@@ -27,6 +27,8 @@ _ADVICE_FINITE = (
     "Such weights make every answer garbage: download the checkpoint again; if the dtypes differ, "
     "its values may be too large for --dtype: use the stored one."
 )
+_FLOATS = (torch.bfloat16, torch.float16, torch.float32)
+_STORED_AS = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 # A config.json with a billion layers, or as large a vocabulary, is not followed to its end.
 _MAX_PROBLEMS = 1000
 _MAX_UNSET_BYTES = 1 << 30
@@ -76,6 +78,22 @@ class SafetensorsSource:
         parts = [self._tensor(n, tuple(s)) for n, s in zip(names, shapes, strict=True)]
         return bridge.parameter("+".join(names), torch.cat(parts))
 
+    def stored(
+        self, name: str, shapes: Sequence[Sequence[int]], dtypes: Sequence[torch.dtype]
+    ) -> torch.Tensor:
+        """The tensor `name` as it is stored, in one of `shapes` and one of `dtypes`; replaced by
+        zeros like the first of both, and noted, if it is missing or different."""
+        if name not in self._taken:
+            self._taken[name] = self._read(name, [tuple(shape) for shape in shapes], dtypes)
+            self.num_bytes += self._taken[name].nbytes
+        return self._taken[name]
+
+    def note(self, problem: str) -> None:
+        """Adds a problem to what `finish` reports."""
+        self._problems.add(problem)
+        if len(self._problems) >= _MAX_PROBLEMS:
+            self._problems.raise_if_any(_ADVICE)
+
     def finish(self) -> None:
         """Raises ValueError naming every missing, extra, misshaped or not finite tensor, or a file
         that changed meanwhile. Reads every weight once: 15 GB/s from the page cache."""
@@ -102,38 +120,38 @@ class SafetensorsSource:
 
     def _tensor(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         if name not in self._taken:
-            self._taken[name] = self._checked(name, shape)
+            self._taken[name] = self._read(name, [shape], _FLOATS).to(self.dtype)
             self.num_bytes += self._taken[name].nbytes
         return self._taken[name]
 
-    def _checked(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        problem = self._problem(name, shape)
+    def _read(
+        self, name: str, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[torch.dtype]
+    ) -> torch.Tensor:
+        problem = self._problem(name, shapes, [_STORED_AS[dtype] for dtype in dtypes])
         if not problem:
-            return self._files[name].tensor(name).to(self.dtype)
-        self._problems.add(problem)
-        if len(self._problems) >= _MAX_PROBLEMS:
-            self._problems.raise_if_any(_ADVICE)
-        return self._unset(shape)
+            return self._files[name].tensor(name)
+        self.note(problem)
+        return self._in_place_of_missing(shapes[0], dtypes[0])
 
-    def _unset(self, shape: tuple[int, ...]) -> torch.Tensor:
-        """Unset memory in place of what is missing; too much of it ends the load here."""
-        num_bytes = math.prod(shape) * self.dtype.itemsize
-        self._unset_bytes += num_bytes
+    def _in_place_of_missing(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Zeros, of which only the pages that are read take memory; too much ends the load here."""
+        self._unset_bytes += math.prod(shape) * dtype.itemsize
         if min(shape, default=0) < 0 or self._unset_bytes > _MAX_UNSET_BYTES:
             self._problems.raise_if_any(_ADVICE)
-        return torch.empty(shape, dtype=self.dtype)
+        return torch.zeros(shape, dtype=dtype)
 
-    def _problem(self, name: str, shape: tuple[int, ...]) -> str:
+    def _problem(self, name: str, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[str]) -> str:
         """What is wrong with tensor `name`, or the empty string."""
+        expected = " or ".join(str(list(shape)) for shape in shapes)
         if name not in self._files:
-            return f"missing tensor {name}: expected shape {list(shape)}"
+            return f"missing tensor {name}: expected shape {expected}"
         file = self._files[name]
         info = file.header[name]
         place = f"tensor {name} in {file.file.name}"
-        if info.dtype not in TORCH_DTYPES:
-            return f"{place}: expected dtype {'/'.join(TORCH_DTYPES)}, found {info.dtype}"
-        if info.shape != shape:
-            return f"{place}: expected shape {list(shape)}, found {list(info.shape)}"
+        if info.dtype not in dtypes:
+            return f"{place}: expected dtype {'/'.join(dtypes)}, found {info.dtype}"
+        if info.shape not in shapes:
+            return f"{place}: expected shape {expected}, found {list(info.shape)}"
         return ""
 
 

@@ -51,6 +51,15 @@ class ParameterSource(Protocol):
     def take_merged(self, names: Sequence[str], shapes: Sequence[Sequence[int]]) -> Parameter:
         """Several weights concatenated along their first axis (a copy)."""
 
+    def stored(
+        self, name: str, shapes: Sequence[Sequence[int]], dtypes: Sequence[torch.dtype]
+    ) -> torch.Tensor:
+        """A tensor that is no weight in the source's dtype, as it is stored: one of these shapes
+        and dtypes."""
+
+    def note(self, problem: str) -> None:
+        """Adds a line to what `finish` reports."""
+
     def finish(self) -> None:
         """Raises ValueError naming every missing, extra or misshaped tensor."""
 
@@ -116,6 +125,16 @@ class DecoderSource:
         """As the source, for the names without prefix."""
         return self._source.take_merged([n.removeprefix(DECODER_PREFIX) for n in names], shapes)
 
+    def stored(
+        self, name: str, shapes: Sequence[Sequence[int]], dtypes: Sequence[torch.dtype]
+    ) -> torch.Tensor:
+        """As the source, for the name without prefix."""
+        return self._source.stored(name.removeprefix(DECODER_PREFIX), shapes, dtypes)
+
+    def note(self, problem: str) -> None:
+        """As the source."""
+        self._source.note(problem)
+
     def finish(self) -> None:
         """As the source."""
         self._source.finish()
@@ -157,25 +176,44 @@ class DummySource:
         rows = sum(shape[0] for shape in shapes)
         return self.take("+".join(names), (rows, *shapes[0][1:]))
 
+    def stored(
+        self, name: str, shapes: Sequence[Sequence[int]], dtypes: Sequence[torch.dtype]
+    ) -> torch.Tensor:
+        """Of the first shape and dtype: random int8, zeros of other integers, floats of 1e-3."""
+        if name not in self._tensors:
+            self._tensors[name] = self._fill_stored(name, tuple(shapes[0]), dtypes[0])
+            self.num_bytes += self._tensors[name].nbytes
+        return self._tensors[name]
+
+    def note(self, problem: str) -> None:
+        """Raises ValueError: dummy weights always fit, so a layer expects what cannot be."""
+        raise ValueError(f"dummy weights: {problem}")
+
     def finish(self) -> None:
         """Dummy weights always fit."""
 
     def _tensor(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         if name not in self._tensors:
-            self._tensors[name] = self._fill(name, shape)
+            self._tensors[name] = self._fill(name, shape, self._pattern)
             self.num_bytes += self._tensors[name].nbytes
         return self._tensors[name]
 
-    def _fill(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    def _fill_stored(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        if dtype == torch.int8:
+            return self._fill(name, shape, (self._pattern.float() * 1e5).to(dtype))
+        value = _DUMMY_SCALE if dtype.is_floating_point else 0
+        return self._fill(name, shape, torch.full((_DUMMY_PERIOD,), value, dtype=dtype))
+
+    def _fill(self, name: str, shape: tuple[int, ...], pattern: torch.Tensor) -> torch.Tensor:
         count = math.prod(shape)
         try:
-            tensor = torch.empty(count, dtype=self.dtype)
+            tensor = torch.empty(count, dtype=pattern.dtype)
         except (RuntimeError, TypeError) as error:  # no such memory; no such integer
             raise ValueError(
-                f"tensor {name}: no memory for shape {list(shape)}, {count * self.dtype.itemsize} "
-                "bytes; check the sizes in config.json"
+                f"tensor {name}: no memory for shape {list(shape)}, "
+                f"{count * pattern.dtype.itemsize} bytes; check the sizes in config.json"
             ) from error
         for start in range(0, count, _DUMMY_PERIOD):
             part = tensor[start : start + _DUMMY_PERIOD]
-            part.copy_(self._pattern[: part.numel()])
+            part.copy_(pattern[: part.numel()])
         return tensor.reshape(shape)

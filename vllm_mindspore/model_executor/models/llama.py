@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import mindspore
-from mindspore import Tensor, nn, ops
+from mindspore import ParameterTuple, Tensor, nn, ops
 
 from vllm_mindspore import bridge
 from vllm_mindspore.device.custom_ops import custom_op
@@ -149,12 +149,14 @@ class FusedLogits(nn.Cell):
 
     def __init__(self, builder: LayerBuilder, name: str, config: DecoderConfig) -> None:
         super().__init__()
-        self.weight = builder.source.take_bits(name, (config.vocab_size, config.hidden_size))
-        self.kernel = custom_op("vmo_lm_head", 3)
+        names, sizes = [name.removesuffix(".weight")], [config.vocab_size]
+        weights = builder.projection(names, config.hidden_size, sizes, bias=False)
+        self.weights = ParameterTuple(weights)
+        self.kernel = custom_op("vmo_lm_head", 2 + len(weights))
 
     def construct(self, hidden: Tensor, rows: Tensor) -> Tensor:
         """hidden [T, hidden], rows i32 [R] -> fp32 [R, vocab]."""
-        return self.kernel(hidden, rows, self.weight)
+        return self.kernel(hidden, rows, *self.weights)
 
 
 class ChainLogits(nn.Cell):

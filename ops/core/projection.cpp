@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// Projections of floats and of int8 codes.
+#include "projection.h"
+
+#include "check.h"
+#include "workspace.h"
+
+namespace vmo {
+namespace {
+
+// int8 codes [rows, K] and the scale of each row, the latter null unless they are quantized per token.
+struct CodeSpace {
+  TensorView codes, token_scale;
+};
+
+Status code_space(const char* op, const Projection& projection, int64_t rows, CodeSpace* space) {
+  const int64_t inner = projection.w[0].weight.shape[1];
+  VMO_TRY(workspace(op, ScratchSlot::kCodes, DType::kInt8, rows, inner, inner, &space->codes));
+  if (projection.codes.kind != CodeKind::kPerToken) return kOk;
+  VMO_TRY(workspace(op, ScratchSlot::kTokenScales, DType::kFloat32, rows, 1, 1, &space->token_scale));
+  space->token_scale.ndim = 1;
+  return kOk;
+}
+
+Status project_codes(const char* op, const Projection& projection, const TensorView& x, const TensorView& y) {
+  if (x.ndim < 1) return fail(op, "argument x is a scalar; expected at least one dimension");
+  int64_t rows = 1;
+  for (int i = 0; i + 1 < x.ndim; ++i) rows *= x.shape[i];
+  const int64_t inner = projection.w[0].weight.shape[1];
+  if (x.dim(-1) != inner) {
+    return fail(op, "argument x has shape %s; expected rows of %lld elements", shape_text(x),
+                static_cast<long long>(inner));
+  }
+  CodeSpace space;
+  VMO_TRY(code_space(op, projection, rows, &space));
+  const TensorView codes = contiguous_view(space.codes.data, DType::kInt8, x.ndim, x.shape);
+  VMO_TRY(quantize(op, x, projection.codes, codes, space.token_scale));
+  return int8_linear(op, codes, space.token_scale, projection.weights, projection.w, y);
+}
+
+Status read_codes(const char* op, TensorList* list, Projection* out) {
+  for (int i = 0; i < out->weights; ++i) VMO_TRY(list->take(op, &out->w[i].scale));
+  ActivationCodes& codes = out->codes;
+  if (list->peek().dtype != DType::kInt32) {
+    codes.kind = CodeKind::kPerToken;
+    return list->take(op, &codes.scale);
+  }
+  for (int i = 0; i < out->weights; ++i) VMO_TRY(list->take(op, &out->w[i].quant_bias));
+  VMO_TRY(list->take(op, &codes.scale));
+  codes.kind = codes.scale.ndim == 2 ? CodeKind::kMultiply : CodeKind::kDivide;
+  if (codes.kind == CodeKind::kMultiply) {
+    VMO_TRY(require_shape(op, "input scale", codes.scale, {1, kAny}));
+    codes.scale.ndim = 1;
+    codes.scale.shape[0] = codes.scale.shape[1];
+    codes.scale.strides[0] = codes.scale.strides[1];
+  }
+  return list->take(op, &codes.offset);
+}
+
+}  // namespace
+
+Status TensorList::take(const char* op, TensorView* out) {
+  if (left_ <= 0) return fail(op, "the list of tensors ends too early");
+  *out = *next_++;
+  --left_;
+  return kOk;
+}
+
+Status TensorList::take(const char* op, int count, TensorView* out) {
+  for (int i = 0; i < count; ++i) VMO_TRY(take(op, out + i));
+  return kOk;
+}
+
+Status read_projection(const char* op, const char* name, TensorList* list, int weights, bool biased, Projection* out) {
+  *out = Projection{};
+  out->weights = weights;
+  for (int i = 0; i < weights; ++i) {
+    VMO_TRY(list->take(op, &out->w[i].weight));
+    VMO_TRY(require_rank(op, name, out->w[i].weight, 2));
+  }
+  for (int i = 0; biased && i < weights; ++i) VMO_TRY(list->take(op, &out->w[i].bias));
+  out->quantized = out->w[0].weight.dtype == DType::kInt8;
+  return out->quantized ? read_codes(op, list, out) : kOk;
+}
+
+int64_t width_of(const Projection& projection) {
+  int64_t width = 0;
+  for (int i = 0; i < projection.weights; ++i) width += projection.w[i].weight.shape[0];
+  return width;
+}
+
+Status project(const char* op, const Projection& projection, const TensorView& x, const TensorView& y) {
+  if (projection.quantized) return project_codes(op, projection, x, y);
+  TensorView weights[kMaxWeights], biases[kMaxWeights];
+  for (int i = 0; i < projection.weights; ++i) {
+    weights[i] = projection.w[i].weight;
+    biases[i] = projection.w[i].bias;
+  }
+  const bool biased = biases[0].data != nullptr;
+  return linear(op, x, projection.weights, weights, biased ? biases : nullptr, y);
+}
+
+Status lm_head(const char* op, const TensorView& hidden, const TensorView& rows, const Projection& head,
+               const TensorView& y) {
+  VMO_TRY(require_rank(op, "hidden", hidden, 2));
+  VMO_TRY(require_rank(op, "rows", rows, 1));
+  VMO_TRY(require_dtype(op, "y", y, DType::kFloat32));
+  const int64_t shape[2] = {rows.shape[0], hidden.shape[1]};
+  const size_t bytes = static_cast<size_t>(shape[0] * shape[1]) * size_of(hidden.dtype);
+  const TensorView picked = contiguous_view(scratch(ScratchSlot::kGather, bytes), hidden.dtype, 2, shape);
+  VMO_TRY(gather(op, hidden, rows, 0, 0, picked));
+  return project(op, head, picked, y);
+}
+
+Status plan_projection(const char* op, const Projection& projection, int64_t rows) {
+  CodeSpace space;
+  return projection.quantized ? code_space(op, projection, rows, &space) : kOk;
+}
+
+}  // namespace vmo

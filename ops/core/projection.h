@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// One to three linear layers of the same input, of floats or of int8 codes, as fused operations get them.
+#pragma once
+
+#include "vmo/core.h"
+#include "vmo/kernel_table.h"
+
+namespace vmo {
+
+// Tensors that an operation takes off the front of its list.
+class TensorList {
+ public:
+  TensorList(const TensorView* tensors, int count) : next_(tensors), left_(count) {}
+
+  int left() const { return left_; }
+  // The next tensor, which stays in the list; null data and no dtype behind the last one.
+  TensorView peek() const { return left_ > 0 ? *next_ : TensorView{}; }
+  Status take(const char* op, TensorView* out);
+  Status take(const char* op, int count, TensorView* out);
+
+ private:
+  const TensorView* next_;
+  int left_;
+};
+
+struct Projection {
+  int weights = 0;
+  Int8Weight w[kMaxWeights];  // of floats: only weight and bias
+  bool quantized = false;
+  ActivationCodes codes{};  // of quantized ones
+};
+
+// Takes `weights` weights [N, K] off the list, as many biases [N] if `biased` and, if the weights are int8, as many
+// scales float32 [N], then either as many quant_bias int32 [N] and the input's scale and offset, both float32 [K]; or the
+// factors float32 [K] of an input that is quantized per token. A scale [1, K] is one to multiply with. `name` is that of
+// the weights in messages.
+Status read_projection(const char* op, const char* name, TensorList* list, int weights, bool biased, Projection* out);
+
+// Outputs per row.
+int64_t width_of(const Projection& projection);
+
+// y [..., N1+N2+..] of x [..., K].
+Status project(const char* op, const Projection& projection, const TensorView& x, const TensorView& y);
+
+// y float32 [R, V] = the projection of those rows of hidden [T, K] that `rows` int32/int64 [R] picks.
+Status lm_head(const char* op, const TensorView& hidden, const TensorView& rows, const Projection& head,
+               const TensorView& y);
+
+// Takes (and records, see footprint.h) the work memory of that for `rows` rows.
+Status plan_projection(const char* op, const Projection& projection, int64_t rows);
+
+}  // namespace vmo

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// quantize.
+#include "check.h"
+#include "row_tasks.h"
+#include "vmo/core.h"
+
+namespace vmo {
+namespace {
+
+// Float32 parameters of the inner axis; *out is null where there are none.
+Status inner_parameters(const char* op, const char* name, const TensorView& values, int64_t inner, const float** out) {
+  *out = nullptr;
+  if (values.data == nullptr) return kOk;
+  VMO_TRY(require_dtype(op, name, values, DType::kFloat32));
+  VMO_TRY(require_shape(op, name, values, {inner}));
+  if (!values.is_contiguous()) return fail(op, "argument %s has a stride; expected adjacent elements", name);
+  *out = static_cast<const float*>(values.data);
+  return kOk;
+}
+
+Status require_presence(const char* op, const char* name, const TensorView& view, bool expected) {
+  if ((view.data != nullptr) == expected) return kOk;
+  return fail(op, expected ? "argument %s is missing" : "argument %s is not for these scales", name);
+}
+
+}  // namespace
+
+Status quantize(const char* op, const TensorView& x, const ActivationCodes& how, const TensorView& codes,
+                const TensorView& token_scale) {
+  const ElementKernels* kernels = nullptr;
+  VMO_TRY(dense_kernels(op, "x", x.dtype, &kernels));
+  if (x.ndim < 1) return fail(op, "argument x is a scalar; expected at least one dimension");
+  const int64_t inner = x.dim(-1);
+  VMO_TRY(require_dtype(op, "codes", codes, DType::kInt8));
+  VMO_TRY(require_output(op, "codes", codes, x.numel()));
+  if (inner == 0) return fail(op, "argument x of shape %s has empty rows", shape_text(x));
+  const bool empty = x.numel() == 0, per_token = how.kind == CodeKind::kPerToken;
+  VMO_TRY(require_presence(op, "offset", how.offset, !per_token));
+  if (!per_token) VMO_TRY(require_presence(op, "scale", how.scale, true));
+  if (!empty) VMO_TRY(require_presence(op, "token_scale", token_scale, per_token));
+  QuantizeArgs args{};
+  VMO_TRY(inner_parameters(op, "scale", how.scale, inner, &args.scale));
+  VMO_TRY(inner_parameters(op, "offset", how.offset, inner, &args.offset));
+  Rows rows;
+  VMO_TRY(input_rows(op, "x", x, inner, ScratchSlot::kMaterialise0, &rows));
+  if (per_token) {
+    VMO_TRY(require_dtype(op, "token_scale", token_scale, DType::kFloat32));
+    VMO_TRY(require_output(op, "token_scale", token_scale, rows.rows));
+    args.token_scale = static_cast<float*>(token_scale.data);
+  }
+  if (empty) return kOk;
+  args.x = rows.data;
+  args.ldx = rows.stride;
+  args.cols = inner;
+  args.multiply = how.kind == CodeKind::kMultiply;
+  args.codes = static_cast<int8_t*>(codes.data);
+  for_row_ranges(rows.rows, inner, [&](int64_t row0, int64_t row1) { kernels->quantize(args, row0, row1); });
+  return kOk;
+}
+
+}  // namespace vmo

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fused layers with int8 projections: bit for bit the operations they are made of."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from ops.tests.native import DENSE, Native, NativeError, Tensor, empty, tensor
+from ops.tests.test_sublayers import (
+    DIM,
+    EPSILON,
+    HEADS,
+    HIDDEN,
+    INNER,
+    KV_HEADS,
+    OUTPUT_BIAS,
+    QKV_BIAS,
+    TOKENS,
+    Attention,
+    add_norm,
+    attention,
+    copies,
+)
+
+SIZES = [HEADS * DIM, KV_HEADS * DIM, KV_HEADS * DIM]
+STATIC, PER_TOKEN = "static", "per token"
+
+
+class Projection:
+    """One to three int8 weights of one input, as the list holds them, and as operations."""
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        scheme: str,
+        sizes: list[int],
+        inner: int,
+        biases: list[Tensor],
+    ) -> None:
+        def floats(low: float, high: float, size: int) -> Tensor:
+            return tensor(rng.uniform(low, high, size), "float32")
+
+        self.scheme = scheme
+        codes = [rng.integers(-128, 128, (size, inner), np.int8) for size in sizes]
+        self.weights = [Tensor(each, "int8") for each in codes]
+        self.biases = biases
+        self.scales = [floats(1e-5, 1e-4, size) for size in sizes]
+        sums = [rng.integers(-5000, 5000, size, np.int32) for size in sizes]
+        self.quant_biases = [Tensor(each, "int32") for each in sums] if scheme == STATIC else []
+        self.input = [floats(0.01, 0.05, inner)]
+        if scheme == STATIC:
+            self.input.append(tensor(np.full(inner, 3.0), "float32"))
+
+    def tensors(self) -> list[Tensor]:
+        return [*self.weights, *self.biases, *self.scales, *self.quant_biases, *self.input]
+
+    def run(self, library: Native, x: Tensor) -> Tensor:
+        codes = Tensor(np.zeros(x.array.shape, np.int8), "int8")
+        static = self.scheme == STATIC
+        scales = None if static else empty((len(x.array),), "float32")
+        offset = self.input[1] if static else None
+        library.call("quantize", x, 0 if static else 2, self.input[0], offset, codes, scales)
+        flat = [
+            part[i] if part else None
+            for i in range(len(self.weights))
+            for part in (self.weights, self.scales, self.quant_biases, self.biases)
+        ]
+        y = empty((len(x.array), sum(len(w.array) for w in self.weights)), x.dtype)
+        library.call("int8_linear", codes, scales, len(self.weights), flat, y)
+        return y
+
+
+def run_attention(
+    isa: Native, given: Attention, qkv: Projection, output: Projection, caches: list[Tensor]
+) -> tuple[Tensor, Tensor]:
+    normed, summed = add_norm(isa, given.x, given.residual, given.gamma)
+    integers = Tensor(given.attributes[0].array.copy(), "int32")
+    integers.array[6:] = 0
+    attended = empty((TOKENS, HEADS * DIM), given.x.dtype)
+    block = [qkv.run(isa, normed), *given.block, *caches, integers, given.attributes[1], attended]
+    isa.call("attention_block", block)
+    return output.run(isa, attended), summed
+
+
+def run_mlp(
+    isa: Native, x: Tensor, residual: Tensor, gamma: Tensor, gate_up: Projection, down: Projection
+) -> tuple[Tensor, Tensor]:
+    normed, summed = add_norm(isa, x, residual, gamma)
+    activated = empty((TOKENS, INNER), x.dtype)
+    isa.call("swiglu", gate_up.run(isa, normed), -1, activated)
+    return down.run(isa, activated), summed
+
+
+@pytest.mark.parametrize("dtype", DENSE)
+@pytest.mark.parametrize("scheme", [STATIC, PER_TOKEN])
+def test_attention_equals_its_operations(
+    isa: Native, dtype: str, scheme: str, rng: np.random.Generator
+) -> None:
+    given = attention(rng, dtype, biases=QKV_BIAS | OUTPUT_BIAS)
+    qkv = Projection(rng, scheme, SIZES, HIDDEN, given.biases)
+    output = Projection(rng, scheme, [HIDDEN], HEADS * DIM, given.output_bias)
+    caches = copies(given.caches)
+    found = [empty((TOKENS, HIDDEN), dtype) for _ in range(2)]
+    call = [given.x, given.residual, given.gamma, *qkv.tensors(), *output.tensors()]
+    call += [*given.block, *given.caches, *given.attributes]
+    isa.call("attention_sublayer", [*call, *found], len(call))
+    y, summed = run_attention(isa, given, qkv, output, caches)
+    assert np.isfinite(y.wide()).all()
+    np.testing.assert_array_equal(found[0].array, y.array)
+    np.testing.assert_array_equal(found[1].array, summed.array)
+    np.testing.assert_array_equal(given.caches[0].array, caches[0].array)
+
+
+@pytest.mark.parametrize("dtype", DENSE)
+@pytest.mark.parametrize("schemes", [(STATIC, STATIC), (STATIC, PER_TOKEN), (PER_TOKEN, STATIC)])
+def test_mlp_equals_its_operations(
+    isa: Native, dtype: str, schemes: tuple[str, str], rng: np.random.Generator
+) -> None:
+    shapes = [(TOKENS, HIDDEN), (TOKENS, HIDDEN), (HIDDEN,)]
+    x, residual, gamma = (tensor(rng.standard_normal(s), dtype) for s in shapes)
+    gate_up = Projection(rng, schemes[0], [INNER, INNER], HIDDEN, [])
+    down = Projection(rng, schemes[1], [HIDDEN], INNER, [])
+    found = [empty((TOKENS, HIDDEN), dtype) for _ in range(2)]
+    epsilon = tensor([EPSILON], "float32")
+    call = [x, residual, gamma, *gate_up.tensors(), *down.tensors(), epsilon]
+    isa.call("mlp_sublayer", [*call, *found], len(call))
+    y, summed = run_mlp(isa, x, residual, gamma, gate_up, down)
+    assert np.isfinite(y.wide()).all()
+    np.testing.assert_array_equal(found[0].array, y.array)
+    np.testing.assert_array_equal(found[1].array, summed.array)
+
+
+@pytest.mark.parametrize("dtype", DENSE)
+def test_a_decoder_of_mixed_layers(isa: Native, dtype: str, rng: np.random.Generator) -> None:
+    """A float layer, a static one, one per token: each takes its own number of tensors."""
+    shared = attention(rng, dtype)
+    weights, caches = [], []
+    layers = []
+    for scheme in (None, STATIC, PER_TOKEN):
+        given = attention(rng, dtype)
+        given.block[2:], given.attributes = shared.block[2:], shared.attributes
+        gamma = tensor(rng.standard_normal(HIDDEN), dtype)
+        shapes = [(INNER, HIDDEN), (INNER, HIDDEN), (HIDDEN, INNER)]
+        floats = [tensor(rng.standard_normal(s) / 4, dtype) for s in shapes]
+        parts = (
+            Projection(rng, scheme or STATIC, SIZES, HIDDEN, []),
+            Projection(rng, scheme or STATIC, [HIDDEN], HEADS * DIM, []),
+            Projection(rng, scheme or STATIC, [INNER, INNER], HIDDEN, []),
+            Projection(rng, scheme or STATIC, [HIDDEN], INNER, []),
+        )
+        lists = [part.tensors() for part in parts]
+        if scheme is None:
+            lists = [given.weights, [given.output], floats[:2], floats[2:]]
+        weights += [given.gamma, *lists[0], *lists[1], *given.block[:2], gamma]
+        weights += [*lists[2], *lists[3]]
+        caches.append(copies(given.caches))
+        layers.append((given, scheme, parts, gamma, floats))
+    found = [empty((TOKENS, HIDDEN), dtype) for _ in range(2)]
+    call = [shared.x, *shared.block[2:], *shared.attributes, *weights]
+    call += [*(pair[0] for pair in caches), *(pair[1] for pair in caches)]
+    isa.call("decoder_layers", [*call, *found], len(call))
+
+    x, residual = shared.x, None
+    for given, scheme, parts, gamma, floats in layers:
+        given.x, given.residual = x, residual or x
+        if scheme is None:
+            given.attributes = copies(shared.attributes)
+            given.attributes[0].array[6] = 1
+            first = [empty((TOKENS, HIDDEN), dtype) for _ in range(2)]
+            isa.call("attention_sublayer", given.arguments(*first), given.inputs())
+            x, residual = (empty((TOKENS, HIDDEN), dtype) for _ in range(2))
+            mlp = [*first, gamma, *floats, tensor([EPSILON], "float32"), x, residual]
+            isa.call("mlp_sublayer", mlp, 7)
+            continue
+        qkv, output, gate_up, down = parts
+        middle = run_attention(isa, given, qkv, output, given.caches)
+        x, residual = run_mlp(isa, *middle, gamma, gate_up, down)
+    assert residual is not None
+    assert np.isfinite(found[0].wide()).all()
+    np.testing.assert_array_equal(found[0].array, x.array)
+    np.testing.assert_array_equal(found[1].array, residual.array)
+
+
+def test_lists_that_end_early_are_refused(library: Native, rng: np.random.Generator) -> None:
+    shapes = [(TOKENS, HIDDEN), (TOKENS, HIDDEN), (HIDDEN,)]
+    head = [tensor(rng.standard_normal(s), "float32") for s in shapes]
+    gate_up = Projection(rng, STATIC, [INNER, INNER], HIDDEN, []).tensors()
+    down = Projection(rng, PER_TOKEN, [HIDDEN], INNER, []).tensors()
+    call = [*head, *gate_up, *down, tensor([EPSILON], "float32")]
+    outputs = [empty((TOKENS, HIDDEN), "float32") for _ in range(2)]
+    for count in range(len(call)):
+        with pytest.raises(NativeError, match=r"mlp_sublayer: "):
+            library.call("mlp_sublayer", [*call[:count], *outputs], count)
+    with pytest.raises(NativeError, match=re.escape("got 1 tensors too many")):
+        library.call("mlp_sublayer", [*call, call[-1], *outputs], len(call) + 1)
+
+
+def test_work_memory_is_recorded(library: Native, rng: np.random.Generator) -> None:
+    shapes = [(TOKENS, HIDDEN), (TOKENS, HIDDEN), (HIDDEN,)]
+    head = [tensor(rng.standard_normal(s), "float32") for s in shapes]
+    gate_up = Projection(rng, STATIC, [INNER, INNER], HIDDEN, []).tensors()
+    down = Projection(rng, PER_TOKEN, [HIDDEN], INNER, []).tensors()
+    call = [*head, *gate_up, *down, tensor([EPSILON], "float32")]
+    outputs = [empty((TOKENS, HIDDEN), "float32") for _ in range(2)]
+    library.control.start_footprint()
+    library.call("mlp_sublayer", [*call, *outputs], len(call))
+    floats, codes = HIDDEN + INNER + 2 * INNER + 1, max(HIDDEN, INNER)
+    assert library.control.stop_footprint() == TOKENS * (4 * floats + codes)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real files of one quantized projection, and what a scheme makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from vllm_mindspore.bridge import to_torch
+from vllm_mindspore.model_executor.model_loader.safetensors import SafetensorsSource
+from vllm_mindspore.quantization.description import Tool
+from vllm_mindspore.quantization.ptq.linears import MODEL_DTYPE, Tensors
+from vllm_mindspore.quantization.schemes.base import Projections, Scheme
+
+Stored = dict[str, torch.Tensor]
+
+
+def stored(tensors: Tensors, tool: Tool, dtype: torch.dtype = torch.float32) -> Stored:
+    """The tensors as they are stored for a model of `dtype`."""
+    found = {}
+    for name, values in tensors.items():
+        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        found[name] = tensor.to(dtype) if name in MODEL_DTYPE[tool] else tensor
+    return found
+
+
+def source(
+    folder: Path, layers: dict[str, Stored], dtype: torch.dtype = torch.float32
+) -> SafetensorsSource:
+    """Over a file with these layers."""
+    flat = {f"{layer}.{name}": t for layer, parts in layers.items() for name, t in parts.items()}
+    save_file(flat, folder / "model.safetensors")
+    return SafetensorsSource(folder, dtype)
+
+
+def load(
+    folder: Path,
+    scheme: Scheme,
+    layers: dict[str, Stored],
+    *,
+    bias: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> list[torch.Tensor]:
+    """What the kernels get; raises what `finish` raises."""
+    inner = next(iter(layers.values()))["weight"].shape[-1]
+    sizes = tuple(parts["weight"].shape[0] for parts in layers.values())
+    opened = source(folder, layers, dtype)
+    asked = Projections(tuple(layers), inner, sizes, bias)
+    found = scheme.parameters(opened, asked)
+    opened.finish()
+    return [to_torch(parameter) for parameter in found]

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schemes are chosen by exact names, one for layers that are computed together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vllm_mindspore.quantization.description import Tool, parse
+from vllm_mindspore.quantization.plan import DescribedPlan, FloatPlan
+from vllm_mindspore.quantization.schemes.float_linear import Float
+from vllm_mindspore.quantization.schemes.w8a8 import W8A8
+from vllm_mindspore.quantization.schemes.w8a8_dynamic import W8A8Dynamic
+
+FILE = Path("folder/quant_model_description.json")
+TYPES = {
+    "l.0.q.weight": "W8A8",
+    "l.0.k.weight": "W8A8",
+    "l.0.v.weight": "W8A8_DYNAMIC",
+    "l.0.o.weight": "W8A8_DYNAMIC",
+    "l.0.up.weight": "FLOAT",
+}
+
+
+def plan() -> DescribedPlan:
+    return DescribedPlan(parse(FILE, dict(TYPES)))
+
+
+def test_every_layer_of_plain_weights_is_float() -> None:
+    assert isinstance(FloatPlan().scheme(["anything"]), Float)
+    assert not FloatPlan().quantized
+
+
+def test_schemes_by_name() -> None:
+    assert plan().scheme(["l.0.q", "l.0.k"]) == W8A8(Tool.MODELSLIM)
+    assert isinstance(plan().scheme(["l.0.o"]), W8A8Dynamic)
+    assert isinstance(plan().scheme(["l.0.up"]), Float)
+    assert plan().summary == "W8A8/W8A8_DYNAMIC"
+
+
+@pytest.mark.parametrize("name", ["l.0.down", "l.0", "l.0.q.weight", "0.q", "l.0.qq"])
+def test_names_match_exactly(name: str) -> None:
+    with pytest.raises(ValueError, match=f"does not say what {name} is.*{name}.weight"):
+        plan().scheme([name])
+
+
+def test_layers_of_one_input_have_one_type() -> None:
+    with pytest.raises(ValueError, match=r"l.0.k: W8A8, l.0.v: W8A8_DYNAMIC.*quantize them alike"):
+        plan().scheme(["l.0.q", "l.0.k", "l.0.v"])

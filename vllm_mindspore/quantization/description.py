@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The JSON file that Ascend tools write beside quantized weights: tensor name -> type.
+
+Imports neither torch nor MindSpore: the front end reads it too.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FLOAT, STATIC, DYNAMIC = "FLOAT", "W8A8", "W8A8_DYNAMIC"
+TYPES = (FLOAT, STATIC, DYNAMIC)
+"""What layers may be here."""
+
+
+class Tool(enum.Enum):
+    """Who wrote the checkpoint, by the name users give it."""
+
+    GOLDEN_STICK = "golden-stick"
+    MODELSLIM = "ascend"
+
+
+# As vLLM compares them, in lower case. SmoothQuant is what either tool may have applied.
+TOOLS = {
+    "golden-stick": (Tool.GOLDEN_STICK,),
+    "golden_stick": (Tool.GOLDEN_STICK,),
+    "smoothquant": (Tool.GOLDEN_STICK, Tool.MODELSLIM),
+    "ascend": (Tool.MODELSLIM,),
+}
+"""Value of --quantization -> the tools whose checkpoints it may stand for."""
+
+# How the names of description files begin, and who writes them; ModelSlim may add the type.
+STEMS = {
+    "quantization_description": Tool.GOLDEN_STICK,
+    "quant_model_description": Tool.MODELSLIM,
+}
+# What ModelSlim says about the whole model, beside the tensors.
+_KEYS = (
+    *("model_quant_type", "version", "group_size", "metadata", "optional"),
+    *("kv_cache_type", "kv_quant_type", "fa_quant_type", "reduce_quant_type"),
+)
+
+
+@dataclass(frozen=True)
+class Description:
+    """One description file.
+
+    Attributes:
+        file: where it is.
+        tool: who wrote it.
+        types: tensor name -> type, as the file has them.
+        keys: what it says about the whole model.
+    """
+
+    file: Path
+    tool: Tool
+    types: Mapping[str, str]
+    keys: Mapping[str, object]
+
+    def module_types(self) -> dict[str, str]:
+        """Module name -> type of its tensors.
+
+        Raises:
+            ValueError: the tensors of one module have several types, or one that is not supported.
+        """
+        parts: dict[str, dict[str, str]] = {}
+        for tensor, kind in self.types.items():
+            module, _, part = tensor.rpartition(".")
+            parts.setdefault(module, {})[part] = kind
+        found = {module: self._one_type(module, kinds) for module, kinds in parts.items()}
+        for module, kind in found.items():
+            if kind not in TYPES:
+                raise ValueError(
+                    f"{self.file}: {module} has the type {kind!r:.40}; supported: "
+                    f"{', '.join(TYPES)}"
+                )
+        return found
+
+    def _one_type(self, module: str, parts: Mapping[str, str]) -> str:
+        # Golden Stick labels every bias of a dynamic layer W4A8_DYNAMIC: the weight decides.
+        kinds = {kind for part, kind in parts.items() if part != "bias"} or set(parts.values())
+        if len(kinds) == 1:
+            return kinds.pop()
+        raise ValueError(
+            f"{self.file}: the tensors of {module} have several types, "
+            f"{', '.join(f'{part}: {kind}' for part, kind in sorted(parts.items()))}; expected one"
+        )
+
+
+def parse(file: Path, content: dict[str, Any]) -> Description:
+    """The description that JSON object `content` of `file` is.
+
+    Raises:
+        ValueError: it is none; names the file, what was expected and found.
+    """
+    keys = {name: value for name, value in content.items() if name in _KEYS}
+    types = {name: value for name, value in content.items() if name not in _KEYS}
+    for tensor, kind in types.items():
+        if not isinstance(kind, str):
+            raise ValueError(
+                f"{file}: {tensor!r:.200}: expected the name of a type, found "
+                f"{type(kind).__name__} {kind!r:.80}"
+            )
+    (tool,) = (tool for stem, tool in STEMS.items() if file.name.startswith(stem))
+    return Description(file, tool, types, keys)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which scheme each linear layer of a model has."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+from vllm_mindspore.quantization.description import DYNAMIC, FLOAT, STATIC, Description
+from vllm_mindspore.quantization.schemes.base import Scheme
+from vllm_mindspore.quantization.schemes.float_linear import Float
+from vllm_mindspore.quantization.schemes.w8a8 import W8A8
+from vllm_mindspore.quantization.schemes.w8a8_dynamic import W8A8Dynamic
+
+
+class Plan(Protocol):
+    """Chooses schemes."""
+
+    quantized: bool
+    """Whether any layer is."""
+
+    summary: str
+    """Its types, for logs; empty where nothing is quantized."""
+
+    def scheme(self, names: Sequence[str]) -> Scheme:
+        """That of linear layers which are computed together.
+
+        Raises:
+            ValueError: there is none for all of them.
+        """
+
+
+class FloatPlan:
+    """Every layer is float."""
+
+    quantized = False
+    summary = ""
+
+    def scheme(self, names: Sequence[str]) -> Scheme:
+        """Float."""
+        return Float()
+
+
+class DescribedPlan:
+    """As a description file has it, by exact names."""
+
+    quantized = True
+
+    def __init__(self, description: Description) -> None:
+        """Raises ValueError for tensors whose types do not fit together or are not supported."""
+        self._file = description.file
+        self._types = description.module_types()
+        kinds = Counter(self._types.values())
+        self.summary = "/".join(kind for kind, _ in kinds.most_common() if kind != FLOAT)
+        self._schemes: dict[str, Scheme] = {
+            FLOAT: Float(),
+            STATIC: W8A8(description.tool),
+            DYNAMIC: W8A8Dynamic(),
+        }
+
+    def scheme(self, names: Sequence[str]) -> Scheme:
+        """That of the type which the file gives all of `names`.
+
+        Raises:
+            ValueError: a name is not in the file, the types differ, or a type is not supported.
+        """
+        types = {name: self._type(name) for name in names}
+        first, *others = dict.fromkeys(types.values())
+        if others:
+            found = ", ".join(f"{name}: {kind}" for name, kind in types.items())
+            raise ValueError(
+                f"{self._file}: layers of one input have different types ({found}); they are "
+                "computed together: quantize them alike"
+            )
+        return self._schemes[first]
+
+    def _type(self, name: str) -> str:
+        if name not in self._types:
+            raise ValueError(
+                f"{self._file} does not say what {name} is: expected an entry "
+                f"{name}.weight; the file belongs to another model, or the tool that wrote it did "
+                "not know this one"
+            )
+        return self._types[name]
