@@ -92,6 +92,12 @@ Status require_rank(const char* op, const char* name, const TensorView& view, in
   return kOk;
 }
 
+Status require_vector(const char* op, const char* name, const TensorView& view, DType expected, int64_t extent) {
+  VMO_TRY(require_dtype(op, name, view, expected));
+  VMO_TRY(require_shape(op, name, view, {extent}));
+  return view.is_contiguous() ? kOk : fail(op, "argument %s has a stride; expected adjacent elements", name);
+}
+
 Status require_output(const char* op, const char* name, const TensorView& view, int64_t numel) {
   if (view.numel() != numel) {
     return fail(op, "output %s has shape %s; expected %lld elements", name, shape_text(view),
@@ -116,6 +122,21 @@ Status require_axis(const char* op, const TensorView& view, int64_t axis, int* o
   }
   *out = static_cast<int>(axis < 0 ? axis + view.ndim : axis);
   return kOk;
+}
+
+Status row_extents(const char* op, const char* name, const TensorView& x, int64_t* rows, int64_t* inner) {
+  if (x.ndim < 1) return fail(op, "argument %s is a scalar; expected at least one dimension", name);
+  *inner = x.dim(-1);
+  *rows = 1;
+  for (int i = 0; i + 1 < x.ndim; ++i) *rows *= x.shape[i];
+  return kOk;
+}
+
+Status weight_rows(const char* op, const char* name, const TensorView& w, DType dtype, int64_t inner, Rows* out) {
+  VMO_TRY(require_dtype(op, name, w, dtype));
+  VMO_TRY(require_shape(op, name, w, {kAny, inner}));
+  if (as_rows(w, inner, out)) return kOk;
+  return fail(op, "argument %s of shape %s must have adjacent elements in each row", name, shape_text(w));
 }
 
 Status input_rows(const char* op, const char* name, const TensorView& view, int64_t cols, ScratchSlot slot, Rows* out) {

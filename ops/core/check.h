@@ -31,10 +31,25 @@ Status require_dtype(const char* op, const char* name, const TensorView& view, D
 // kAny matches every extent.
 Status require_shape(const char* op, const char* name, const TensorView& view, std::initializer_list<int64_t> expected);
 Status require_rank(const char* op, const char* name, const TensorView& view, int rank);
+// Adjacent elements [extent].
+Status require_vector(const char* op, const char* name, const TensorView& view, DType expected, int64_t extent);
+// The same of a tensor that may be absent (null data), with its elements.
+template <class T>
+Status optional_vector(const char* op, const char* name, const TensorView& view, DType expected, int64_t extent,
+                       const T** elements) {
+  *elements = static_cast<const T*>(view.data);
+  return view.data == nullptr ? kOk : require_vector(op, name, view, expected, extent);
+}
 // Same element count, gap-free, not null (unless empty).
 Status require_output(const char* op, const char* name, const TensorView& view, int64_t numel);
 Status require_index_type(const char* op, const char* name, const TensorView& view);
 Status require_axis(const char* op, const TensorView& view, int64_t axis, int* out);
+
+// Number and length of the rows of x [..., K], from its shape alone: K may be 0.
+Status row_extents(const char* op, const char* name, const TensorView& x, int64_t* rows, int64_t* inner);
+
+// A weight [N, K] whose rows may be any distance apart but whose elements are adjacent: weights are never copied.
+Status weight_rows(const char* op, const char* name, const TensorView& w, DType dtype, int64_t inner, Rows* out);
 
 // Reads an input as rows of `cols` elements, copying it to the scratch slot when its strides do not allow that.
 Status input_rows(const char* op, const char* name, const TensorView& view, int64_t cols, ScratchSlot slot, Rows* out);

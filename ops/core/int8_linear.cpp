@@ -7,32 +7,16 @@
 namespace vmo {
 namespace {
 
-// Parameters [N] of the outputs; *out is null where there are none.
-Status output_parameters(const char* op, const char* name, const TensorView& values, DType dtype, int64_t cols,
-                         const char** out) {
-  *out = nullptr;
-  if (values.data == nullptr) return kOk;
-  VMO_TRY(require_dtype(op, name, values, dtype));
-  VMO_TRY(require_shape(op, name, values, {cols}));
-  if (!values.is_contiguous()) return fail(op, "argument %s has a stride; expected adjacent elements", name);
-  *out = static_cast<const char*>(values.data);
-  return kOk;
-}
-
 Status read_weight(const char* op, const Int8Weight& w, DType dtype, int index, Int8LinearArgs* args) {
-  VMO_TRY(require_dtype(op, "weight", w.weight, DType::kInt8));
-  VMO_TRY(require_shape(op, "weight", w.weight, {kAny, args->inner}));
   Rows rows;
-  if (!as_rows(w.weight, args->inner, &rows)) {
-    return fail(op, "argument weight of shape %s must have adjacent elements in each row", shape_text(w.weight));
-  }
+  VMO_TRY(weight_rows(op, "weight", w.weight, DType::kInt8, args->inner, &rows));
   const int64_t cols = args->cols[index] = w.weight.shape[0];
   args->w[index] = rows.data;
   args->ldw[index] = rows.stride;
-  VMO_TRY(output_parameters(op, "scale", w.scale, DType::kFloat32, cols, &args->scale[index]));
+  VMO_TRY(optional_vector(op, "scale", w.scale, DType::kFloat32, cols, &args->scale[index]));
   if (args->scale[index] == nullptr && cols > 0) return fail(op, "argument scale is missing");
-  VMO_TRY(output_parameters(op, "quant_bias", w.quant_bias, DType::kInt32, cols, &args->quant_bias[index]));
-  return output_parameters(op, "bias", w.bias, dtype, cols, &args->bias[index]);
+  VMO_TRY(optional_vector(op, "quant_bias", w.quant_bias, DType::kInt32, cols, &args->quant_bias[index]));
+  return optional_vector(op, "bias", w.bias, dtype, cols, &args->bias[index]);
 }
 
 }  // namespace
@@ -40,19 +24,17 @@ Status read_weight(const char* op, const Int8Weight& w, DType dtype, int index, 
 Status int8_linear(const char* op, const TensorView& codes, const TensorView& token_scale, int weights,
                    const Int8Weight* w, const TensorView& y) {
   const KernelTable* table = active_kernels(op);
+  if (table == nullptr) return kError;
   const ElementKernels* kernels = nullptr;
   VMO_TRY(dense_kernels(op, "y", y.dtype, &kernels));
   VMO_TRY(require_dtype(op, "codes", codes, DType::kInt8));
-  if (codes.ndim < 1) return fail(op, "argument codes is a scalar; expected at least one dimension");
   if (weights < 1 || weights > kMaxWeights) return fail(op, "got %d weights; expected 1 to %d", weights, kMaxWeights);
   Int8LinearArgs args{};
-  args.inner = codes.dim(-1);
+  VMO_TRY(row_extents(op, "codes", codes, &args.rows, &args.inner));
   for (int i = 0; i < weights; ++i) {
     VMO_TRY(read_weight(op, w[i], y.dtype, i, &args));
     args.ldy += args.cols[i];
   }
-  args.rows = 1;
-  for (int i = 0; i + 1 < codes.ndim; ++i) args.rows *= codes.shape[i];
   if (token_scale.data != nullptr) {
     VMO_TRY(require_dtype(op, "token_scale", token_scale, DType::kFloat32));
     VMO_TRY(require_output(op, "token_scale", token_scale, args.rows));

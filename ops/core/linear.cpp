@@ -5,40 +5,6 @@
 #include "vmo/core.h"
 
 namespace vmo {
-namespace {
-
-// A weight [N, K] whose rows may be any distance apart but whose elements are adjacent: weights are never copied.
-Status weight_rows(const char* op, const char* name, const TensorView& w, DType dtype, int64_t inner, Rows* rows) {
-  VMO_TRY(require_dtype(op, name, w, dtype));
-  VMO_TRY(require_shape(op, name, w, {kAny, inner}));
-  if (!as_rows(w, inner, rows)) {
-    return fail(op, "argument %s of shape %s must have adjacent elements in each row", name, shape_text(w));
-  }
-  return kOk;
-}
-
-Status bias_pointer(const char* op, const TensorView& bias, DType dtype, int64_t cols, const char** out) {
-  VMO_TRY(require_dtype(op, "bias", bias, dtype));
-  VMO_TRY(require_shape(op, "bias", bias, {cols}));
-  if (!bias.is_contiguous()) return fail(op, "argument bias has a stride; expected adjacent elements");
-  *out = static_cast<const char*>(bias.data);
-  return kOk;
-}
-
-Status last_axis(const char* op, const char* name, const TensorView& x, int64_t* extent) {
-  if (x.ndim < 1) return fail(op, "argument %s is a scalar; expected at least one dimension", name);
-  *extent = x.dim(-1);
-  return kOk;
-}
-
-// Rows of x [..., K], from its shape: K may be 0.
-int64_t count_rows(const TensorView& x) {
-  int64_t rows = 1;
-  for (int i = 0; i + 1 < x.ndim; ++i) rows *= x.shape[i];
-  return rows;
-}
-
-}  // namespace
 
 Status linear(const char* op, const TensorView& x, int weights, const TensorView* w, const TensorView* bias,
               const TensorView& y) {
@@ -46,7 +12,7 @@ Status linear(const char* op, const TensorView& x, int weights, const TensorView
   VMO_TRY(dense_kernels(op, "x", x.dtype, &kernels));
   if (weights < 1 || weights > kMaxWeights) return fail(op, "got %d weights; expected 1 to %d", weights, kMaxWeights);
   LinearArgs args{};
-  VMO_TRY(last_axis(op, "x", x, &args.inner));
+  VMO_TRY(row_extents(op, "x", x, &args.rows, &args.inner));
   int64_t total = 0;
   for (int i = 0; i < weights; ++i) {
     Rows rows;
@@ -54,14 +20,16 @@ Status linear(const char* op, const TensorView& x, int weights, const TensorView
     args.w[i] = rows.data;
     args.ldw[i] = rows.stride;
     args.cols[i] = w[i].shape[0];
-    if (bias != nullptr) VMO_TRY(bias_pointer(op, bias[i], x.dtype, args.cols[i], &args.bias[i]));
+    if (bias != nullptr) {
+      VMO_TRY(require_vector(op, "bias", bias[i], x.dtype, args.cols[i]));
+      args.bias[i] = static_cast<const char*>(bias[i].data);
+    }
     total += args.cols[i];
   }
   Rows rows;
   VMO_TRY(input_rows(op, "x", x, args.inner, ScratchSlot::kMaterialise0, &rows));
   args.float_output = y.dtype == DType::kFloat32;
   if (!args.float_output) VMO_TRY(require_dtype(op, "y", y, x.dtype));
-  args.rows = count_rows(x);
   VMO_TRY(require_output(op, "y", y, args.rows * total));
   args.x = rows.data;
   args.ldx = rows.stride;
@@ -77,14 +45,13 @@ Status gate_up_swiglu(const char* op, const TensorView& x, const TensorView& gat
   const ElementKernels* kernels = nullptr;
   VMO_TRY(dense_kernels(op, "x", x.dtype, &kernels));
   GateUpArgs args{};
-  VMO_TRY(last_axis(op, "x", x, &args.inner));
+  VMO_TRY(row_extents(op, "x", x, &args.rows, &args.inner));
   Rows gate_rows, up_rows, rows;
   VMO_TRY(weight_rows(op, "gate", gate, x.dtype, args.inner, &gate_rows));
   VMO_TRY(weight_rows(op, "up", up, x.dtype, args.inner, &up_rows));
   VMO_TRY(require_shape(op, "up", up, {gate.shape[0], args.inner}));
   VMO_TRY(input_rows(op, "x", x, args.inner, ScratchSlot::kMaterialise0, &rows));
   VMO_TRY(require_dtype(op, "y", y, x.dtype));
-  args.rows = count_rows(x);
   VMO_TRY(require_output(op, "y", y, args.rows * gate.shape[0]));
   args.x = rows.data;
   args.ldx = rows.stride;

@@ -23,11 +23,10 @@ Status code_space(const char* op, const Projection& projection, int64_t rows, Co
 }
 
 Status project_codes(const char* op, const Projection& projection, const TensorView& x, const TensorView& y) {
-  if (x.ndim < 1) return fail(op, "argument x is a scalar; expected at least one dimension");
-  int64_t rows = 1;
-  for (int i = 0; i + 1 < x.ndim; ++i) rows *= x.shape[i];
+  int64_t rows = 0, columns = 0;
+  VMO_TRY(row_extents(op, "x", x, &rows, &columns));
   const int64_t inner = projection.w[0].weight.shape[1];
-  if (x.dim(-1) != inner) {
+  if (columns != inner) {
     return fail(op, "argument x has shape %s; expected rows of %lld elements", shape_text(x),
                 static_cast<long long>(inner));
   }
@@ -63,11 +62,6 @@ Status TensorList::take(const char* op, TensorView* out) {
   if (left_ <= 0) return fail(op, "the list of tensors ends too early");
   *out = *next_++;
   --left_;
-  return kOk;
-}
-
-Status TensorList::take(const char* op, int count, TensorView* out) {
-  for (int i = 0; i < count; ++i) VMO_TRY(take(op, out + i));
   return kOk;
 }
 

@@ -16,7 +16,6 @@ class TensorList {
   // The next tensor, which stays in the list; null data and no dtype behind the last one.
   TensorView peek() const { return left_ > 0 ? *next_ : TensorView{}; }
   Status take(const char* op, TensorView* out);
-  Status take(const char* op, int count, TensorView* out);
 
  private:
   const TensorView* next_;

@@ -7,17 +7,6 @@
 namespace vmo {
 namespace {
 
-// Float32 parameters of the inner axis; *out is null where there are none.
-Status inner_parameters(const char* op, const char* name, const TensorView& values, int64_t inner, const float** out) {
-  *out = nullptr;
-  if (values.data == nullptr) return kOk;
-  VMO_TRY(require_dtype(op, name, values, DType::kFloat32));
-  VMO_TRY(require_shape(op, name, values, {inner}));
-  if (!values.is_contiguous()) return fail(op, "argument %s has a stride; expected adjacent elements", name);
-  *out = static_cast<const float*>(values.data);
-  return kOk;
-}
-
 Status require_presence(const char* op, const char* name, const TensorView& view, bool expected) {
   if ((view.data != nullptr) == expected) return kOk;
   return fail(op, expected ? "argument %s is missing" : "argument %s is not for these scales", name);
@@ -29,8 +18,8 @@ Status quantize(const char* op, const TensorView& x, const ActivationCodes& how,
                 const TensorView& token_scale) {
   const ElementKernels* kernels = nullptr;
   VMO_TRY(dense_kernels(op, "x", x.dtype, &kernels));
-  if (x.ndim < 1) return fail(op, "argument x is a scalar; expected at least one dimension");
-  const int64_t inner = x.dim(-1);
+  int64_t row_count = 0, inner = 0;
+  VMO_TRY(row_extents(op, "x", x, &row_count, &inner));
   VMO_TRY(require_dtype(op, "codes", codes, DType::kInt8));
   VMO_TRY(require_output(op, "codes", codes, x.numel()));
   if (inner == 0) return fail(op, "argument x of shape %s has empty rows", shape_text(x));
@@ -39,13 +28,13 @@ Status quantize(const char* op, const TensorView& x, const ActivationCodes& how,
   if (!per_token) VMO_TRY(require_presence(op, "scale", how.scale, true));
   if (!empty) VMO_TRY(require_presence(op, "token_scale", token_scale, per_token));
   QuantizeArgs args{};
-  VMO_TRY(inner_parameters(op, "scale", how.scale, inner, &args.scale));
-  VMO_TRY(inner_parameters(op, "offset", how.offset, inner, &args.offset));
+  VMO_TRY(optional_vector(op, "scale", how.scale, DType::kFloat32, inner, &args.scale));
+  VMO_TRY(optional_vector(op, "offset", how.offset, DType::kFloat32, inner, &args.offset));
   Rows rows;
   VMO_TRY(input_rows(op, "x", x, inner, ScratchSlot::kMaterialise0, &rows));
   if (per_token) {
     VMO_TRY(require_dtype(op, "token_scale", token_scale, DType::kFloat32));
-    VMO_TRY(require_output(op, "token_scale", token_scale, rows.rows));
+    VMO_TRY(require_output(op, "token_scale", token_scale, row_count));
     args.token_scale = static_cast<float*>(token_scale.data);
   }
   if (empty) return kOk;
@@ -54,7 +43,7 @@ Status quantize(const char* op, const TensorView& x, const ActivationCodes& how,
   args.cols = inner;
   args.multiply = how.kind == CodeKind::kMultiply;
   args.codes = static_cast<int8_t*>(codes.data);
-  for_row_ranges(rows.rows, inner, [&](int64_t row0, int64_t row1) { kernels->quantize(args, row0, row1); });
+  for_row_ranges(row_count, inner, [&](int64_t row0, int64_t row1) { kernels->quantize(args, row0, row1); });
   return kOk;
 }
 

@@ -38,18 +38,12 @@ Status float_parameters(const char* op, const char* name, const TensorView& give
   return kOk;
 }
 
-Status last_extent(const char* op, const TensorView& x, int64_t* extent) {
-  if (x.ndim < 1) return fail(op, "argument x is a scalar; expected at least one dimension");
-  *extent = x.dim(-1);
-  return kOk;
-}
-
 // x, scale, offset, sqrt_mode, rounding_mode, dst_type -> y int8. With an int8 offset scale is what x is divided by, with
 // a float offset what it is multiplied with: so do the kernels of the NPU.
 Status run_quant(const Arguments& args) {
   TensorView x, scale, offset, y;
   bool sqrt_mode = false;
-  int64_t inner = 0;
+  int64_t rows = 0, inner = 0;
   VMO_TRY(args.require_count(7));
   VMO_TRY(args.input(0, &x));
   VMO_TRY(args.input(1, &scale));
@@ -57,7 +51,7 @@ Status run_quant(const Arguments& args) {
   VMO_TRY(args.boolean(3, "sqrt_mode", &sqrt_mode));
   if (sqrt_mode) return fail(args.op(), "sqrt_mode is not supported");
   VMO_TRY(args.output(1, &y));
-  VMO_TRY(last_extent(args.op(), x, &inner));
+  VMO_TRY(row_extents(args.op(), "x", x, &rows, &inner));
   ActivationCodes how{};
   how.kind = offset.dtype == DType::kInt8 ? CodeKind::kDivide : CodeKind::kMultiply;
   VMO_TRY(float_parameters(args.op(), "scale", scale, inner, ScratchSlot::kMaterialise1, &how.scale));
@@ -68,13 +62,13 @@ Status run_quant(const Arguments& args) {
 // x, smooth_scales or None -> y int8, scale float32 with one value per row
 Status run_dynamic_quant(const Arguments& args) {
   TensorView x, smooth, y, scale;
-  int64_t inner = 0;
+  int64_t rows = 0, inner = 0;
   VMO_TRY(args.require_count(4));
   VMO_TRY(args.input(0, &x));
   VMO_TRY(args.input(1, &smooth));
   VMO_TRY(args.output(2, &y));
   VMO_TRY(args.output(1, &scale));
-  VMO_TRY(last_extent(args.op(), x, &inner));
+  VMO_TRY(row_extents(args.op(), "x", x, &rows, &inner));
   ActivationCodes how{};
   how.kind = CodeKind::kPerToken;
   VMO_TRY(float_parameters(args.op(), "smooth_scales", smooth, inner, ScratchSlot::kMaterialise1, &how.scale));

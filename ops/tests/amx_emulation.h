@@ -60,22 +60,29 @@ inline float pair_element(const uint8_t (&tile)[16][64], int row, int element) {
   return to_float(vmo::load_unaligned<vmo::BFloat16>(tile[row] + 2 * element));
 }
 
-template <int kSum, int kA, int kB>
-inline void tile_dot_bf16() {
+// Every sum of tile kSum becomes add(it, row, column).
+template <class Sum, int kSum, class Add>
+inline void update_sums(Add add) {
   require_configured();
-  const auto& a = tiles().data[kA];
-  const auto& b = tiles().data[kB];
   for (int i = 0; i < 16; ++i) {
     for (int j = 0; j < 16; ++j) {
       uint8_t* place = tiles().data[kSum][i] + 4 * j;
-      float sum = vmo::load_unaligned<float>(place);
-      for (int k = 0; k < 16; ++k) {
-        sum += pair_element(a, i, 2 * k) * pair_element(b, k, 2 * j);
-        sum += pair_element(a, i, 2 * k + 1) * pair_element(b, k, 2 * j + 1);
-      }
-      vmo::store_unaligned(place, sum);
+      vmo::store_unaligned(place, add(vmo::load_unaligned<Sum>(place), i, j));
     }
   }
+}
+
+template <int kSum, int kA, int kB>
+inline void tile_dot_bf16() {
+  const auto& a = tiles().data[kA];
+  const auto& b = tiles().data[kB];
+  update_sums<float, kSum>([&](float sum, int i, int j) {
+    for (int k = 0; k < 16; ++k) {
+      sum += pair_element(a, i, 2 * k) * pair_element(b, k, 2 * j);
+      sum += pair_element(a, i, 2 * k + 1) * pair_element(b, k, 2 * j + 1);
+    }
+    return sum;
+  });
 }
 
 inline uint32_t code_product(const uint8_t* a, const uint8_t* b) {
@@ -84,17 +91,12 @@ inline uint32_t code_product(const uint8_t* a, const uint8_t* b) {
 
 template <int kSum, int kA, int kB>
 inline void tile_dot_int8() {
-  require_configured();
   const auto& a = tiles().data[kA];
   const auto& b = tiles().data[kB];
-  for (int i = 0; i < 16; ++i) {
-    for (int j = 0; j < 16; ++j) {
-      uint8_t* place = tiles().data[kSum][i] + 4 * j;
-      auto sum = vmo::load_unaligned<uint32_t>(place);
-      for (int k = 0; k < 64; ++k) sum += code_product(a[i] + k, b[k / 4] + 4 * j + k % 4);
-      vmo::store_unaligned(place, sum);
-    }
-  }
+  update_sums<uint32_t, kSum>([&](uint32_t sum, int i, int j) {
+    for (int k = 0; k < 64; ++k) sum += code_product(a[i] + k, b[k / 4] + 4 * j + k % 4);
+    return sum;
+  });
 }
 
 }  // namespace

@@ -184,12 +184,17 @@ def test_a_decoder_of_mixed_layers(isa: Native, dtype: str, rng: np.random.Gener
     np.testing.assert_array_equal(found[1].array, residual.array)
 
 
-def test_lists_that_end_early_are_refused(library: Native, rng: np.random.Generator) -> None:
+def mlp_call(rng: np.random.Generator) -> list[Tensor]:
+    """What mlp_sublayer takes in float32 with a static and a per-token projection."""
     shapes = [(TOKENS, HIDDEN), (TOKENS, HIDDEN), (HIDDEN,)]
     head = [tensor(rng.standard_normal(s), "float32") for s in shapes]
     gate_up = Projection(rng, STATIC, [INNER, INNER], HIDDEN, []).tensors()
     down = Projection(rng, PER_TOKEN, [HIDDEN], INNER, []).tensors()
-    call = [*head, *gate_up, *down, tensor([EPSILON], "float32")]
+    return [*head, *gate_up, *down, tensor([EPSILON], "float32")]
+
+
+def test_lists_that_end_early_are_refused(library: Native, rng: np.random.Generator) -> None:
+    call = mlp_call(rng)
     outputs = [empty((TOKENS, HIDDEN), "float32") for _ in range(2)]
     for count in range(len(call)):
         with pytest.raises(NativeError, match=r"mlp_sublayer: "):
@@ -199,11 +204,7 @@ def test_lists_that_end_early_are_refused(library: Native, rng: np.random.Genera
 
 
 def test_work_memory_is_recorded(library: Native, rng: np.random.Generator) -> None:
-    shapes = [(TOKENS, HIDDEN), (TOKENS, HIDDEN), (HIDDEN,)]
-    head = [tensor(rng.standard_normal(s), "float32") for s in shapes]
-    gate_up = Projection(rng, STATIC, [INNER, INNER], HIDDEN, []).tensors()
-    down = Projection(rng, PER_TOKEN, [HIDDEN], INNER, []).tensors()
-    call = [*head, *gate_up, *down, tensor([EPSILON], "float32")]
+    call = mlp_call(rng)
     outputs = [empty((TOKENS, HIDDEN), "float32") for _ in range(2)]
     library.control.start_footprint()
     library.call("mlp_sublayer", [*call, *outputs], len(call))

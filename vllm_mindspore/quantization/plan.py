@@ -63,7 +63,7 @@ class DescribedPlan:
         """That of the type which the file gives all of `names`.
 
         Raises:
-            ValueError: a name is not in the file, the types differ, or a type is not supported.
+            ValueError: a name is not in the file, or the types differ.
         """
         types = {name: self._type(name) for name in names}
         first, *others = dict.fromkeys(types.values())
