@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Projections of floats and of int8 codes.
+// Projections of floats and quantized ones.
 #include "projection.h"
 
 #include "check.h"
@@ -14,9 +14,9 @@ struct CodeSpace {
 };
 
 Status code_space(const char* op, const Projection& projection, int64_t rows, CodeSpace* space) {
-  const int64_t inner = projection.w[0].weight.shape[1];
+  const int64_t inner = projection.inner;
   VMO_TRY(workspace(op, ScratchSlot::kCodes, DType::kInt8, rows, inner, inner, &space->codes));
-  if (projection.codes.kind != CodeKind::kPerToken) return kOk;
+  if (projection.kind != ProjectionKind::kPerToken) return kOk;
   VMO_TRY(workspace(op, ScratchSlot::kTokenScales, DType::kFloat32, rows, 1, 1, &space->token_scale));
   space->token_scale.ndim = 1;
   return kOk;
@@ -25,10 +25,9 @@ Status code_space(const char* op, const Projection& projection, int64_t rows, Co
 Status project_codes(const char* op, const Projection& projection, const TensorView& x, const TensorView& y) {
   int64_t rows = 0, columns = 0;
   VMO_TRY(row_extents(op, "x", x, &rows, &columns));
-  const int64_t inner = projection.w[0].weight.shape[1];
-  if (columns != inner) {
+  if (columns != projection.inner) {
     return fail(op, "argument x has shape %s; expected rows of %lld elements", shape_text(x),
-                static_cast<long long>(inner));
+                static_cast<long long>(projection.inner));
   }
   CodeSpace space;
   VMO_TRY(code_space(op, projection, rows, &space));
@@ -37,22 +36,35 @@ Status project_codes(const char* op, const Projection& projection, const TensorV
   return int8_linear(op, codes, space.token_scale, projection.weights, projection.w, y);
 }
 
+Status read_descriptor(const char* op, const TensorView& descriptor, Projection* out) {
+  VMO_TRY(require_vector(op, "descriptor", descriptor, DType::kInt32, kDescriptorElements));
+  const int64_t kind = index_at(descriptor, kDescriptorKind);
+  if (kind < 0 || kind > static_cast<int64_t>(ProjectionKind::kPerToken)) {
+    return fail(op, "the descriptor of a projection has the unknown kind %lld", static_cast<long long>(kind));
+  }
+  out->kind = static_cast<ProjectionKind>(kind);
+  out->inner = index_at(descriptor, kDescriptorInner);
+  if (out->inner > 0) return kOk;
+  return fail(op, "the descriptor of a projection has %lld inputs; expected at least 1",
+              static_cast<long long>(out->inner));
+}
+
+Status read_weights(const char* op, const char* name, TensorList* list, bool biased, Projection* out) {
+  for (int i = 0; i < out->weights; ++i) {
+    VMO_TRY(list->take(op, &out->w[i].weight));
+    VMO_TRY(require_shape(op, name, out->w[i].weight, {kAny, out->quantized() ? out->inner : kAny}));
+  }
+  for (int i = 0; biased && i < out->weights; ++i) VMO_TRY(list->take(op, &out->w[i].bias));
+  return kOk;
+}
+
 Status read_codes(const char* op, TensorList* list, Projection* out) {
   for (int i = 0; i < out->weights; ++i) VMO_TRY(list->take(op, &out->w[i].scale));
   ActivationCodes& codes = out->codes;
-  if (list->peek().dtype != DType::kInt32) {
-    codes.kind = CodeKind::kPerToken;
-    return list->take(op, &codes.scale);
-  }
+  codes.kind = static_cast<CodeKind>(out->kind);
+  if (out->kind == ProjectionKind::kPerToken) return list->take(op, &codes.scale);
   for (int i = 0; i < out->weights; ++i) VMO_TRY(list->take(op, &out->w[i].quant_bias));
   VMO_TRY(list->take(op, &codes.scale));
-  codes.kind = codes.scale.ndim == 2 ? CodeKind::kMultiply : CodeKind::kDivide;
-  if (codes.kind == CodeKind::kMultiply) {
-    VMO_TRY(require_shape(op, "input scale", codes.scale, {1, kAny}));
-    codes.scale.ndim = 1;
-    codes.scale.shape[0] = codes.scale.shape[1];
-    codes.scale.strides[0] = codes.scale.strides[1];
-  }
   return list->take(op, &codes.offset);
 }
 
@@ -68,13 +80,15 @@ Status TensorList::take(const char* op, TensorView* out) {
 Status read_projection(const char* op, const char* name, TensorList* list, int weights, bool biased, Projection* out) {
   *out = Projection{};
   out->weights = weights;
-  for (int i = 0; i < weights; ++i) {
-    VMO_TRY(list->take(op, &out->w[i].weight));
-    VMO_TRY(require_rank(op, name, out->w[i].weight, 2));
+  if (list->peek().dtype == DType::kInt32) {
+    TensorView descriptor;
+    VMO_TRY(list->take(op, &descriptor));
+    VMO_TRY(read_descriptor(op, descriptor, out));
   }
-  for (int i = 0; biased && i < weights; ++i) VMO_TRY(list->take(op, &out->w[i].bias));
-  out->quantized = out->w[0].weight.dtype == DType::kInt8;
-  return out->quantized ? read_codes(op, list, out) : kOk;
+  VMO_TRY(read_weights(op, name, list, biased, out));
+  if (out->quantized()) return read_codes(op, list, out);
+  out->inner = out->w[0].weight.shape[1];
+  return kOk;
 }
 
 int64_t width_of(const Projection& projection) {
@@ -84,7 +98,7 @@ int64_t width_of(const Projection& projection) {
 }
 
 Status project(const char* op, const Projection& projection, const TensorView& x, const TensorView& y) {
-  if (projection.quantized) return project_codes(op, projection, x, y);
+  if (projection.quantized()) return project_codes(op, projection, x, y);
   TensorView weights[kMaxWeights], biases[kMaxWeights];
   for (int i = 0; i < projection.weights; ++i) {
     weights[i] = projection.w[i].weight;
@@ -108,7 +122,7 @@ Status lm_head(const char* op, const TensorView& hidden, const TensorView& rows,
 
 Status plan_projection(const char* op, const Projection& projection, int64_t rows) {
   CodeSpace space;
-  return projection.quantized ? code_space(op, projection, rows, &space) : kOk;
+  return projection.quantized() ? code_space(op, projection, rows, &space) : kOk;
 }
 
 }  // namespace vmo

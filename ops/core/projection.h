@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One to three linear layers of the same input, of floats or of int8 codes, as fused operations get them.
+// One to three linear layers of the same input, of floats or quantized, as fused operations get them.
 #pragma once
 
 #include "vmo/core.h"
@@ -22,17 +22,28 @@ class TensorList {
   int left_;
 };
 
+// How a projection is stored. The values are those of descriptors; the first three are those of CodeKind.
+enum class ProjectionKind : int32_t { kFloat = -1, kDivide = 0, kMultiply = 1, kPerToken = 2 };
+
+// Elements of a descriptor int32: the kind and K.
+enum DescriptorElement { kDescriptorKind, kDescriptorInner, kDescriptorElements };
+
 struct Projection {
+  ProjectionKind kind = ProjectionKind::kFloat;
   int weights = 0;
+  int64_t inner = 0;          // K
   Int8Weight w[kMaxWeights];  // of floats: only weight and bias
-  bool quantized = false;
-  ActivationCodes codes{};  // of quantized ones
+  ActivationCodes codes{};    // of int8 activations
+
+  bool quantized() const { return kind != ProjectionKind::kFloat; }
 };
 
-// Takes `weights` weights [N, K] off the list, as many biases [N] if `biased` and, if the weights are int8, as many
-// scales float32 [N], then either as many quant_bias int32 [N] and the input's scale and offset, both float32 [K]; or the
-// factors float32 [K] of an input that is quantized per token. A scale [1, K] is one to multiply with. `name` is that of
-// the weights in messages.
+// Takes the tensors of a projection of `weights` weights off the list; `name` is that of the weights in messages.
+//
+// Of floats: the weights [N, K], then as many biases [N] if `biased`.
+// Quantized: a descriptor, which is what tells them apart; the weights int8 [N, K], the biases as above, as many scales
+// float32 [N]; then with static scales as many quant_bias int32 [N] and the input's scale and offset, both float32 [K];
+// per token the factors float32 [K] of the input.
 Status read_projection(const char* op, const char* name, TensorList* list, int weights, bool biased, Projection* out);
 
 // Outputs per row.

@@ -35,7 +35,7 @@ Status attention_space(const char* op, const AttentionSublayer& args, AttentionS
   VMO_TRY(check_input(op, args.in));
   const DType dtype = args.in.x.dtype;
   const int64_t tokens = args.in.x.shape[0], hidden = args.in.x.shape[1], width = width_of(args.qkv);
-  const int64_t attended = args.output.w[0].weight.shape[1], room = std::max(hidden, attended);
+  const int64_t attended = args.output.inner, room = std::max(hidden, attended);
   VMO_TRY(workspace(op, ScratchSlot::kNarrow, dtype, tokens, hidden, room, &space->normed));
   VMO_TRY(workspace(op, ScratchSlot::kNarrow, dtype, tokens, attended, room, &space->attended));
   return workspace(op, ScratchSlot::kWide, dtype, tokens, width, width, &space->qkv);
@@ -53,14 +53,14 @@ Status mlp_space(const char* op, const MlpSublayer& args, MlpSpace* space) {
   const int64_t inner = args.gate_up.w[0].weight.shape[0];
   VMO_TRY(workspace(op, ScratchSlot::kNarrow, dtype, tokens, hidden, hidden, &space->normed));
   VMO_TRY(workspace(op, ScratchSlot::kWide, dtype, tokens, inner, inner, &space->activated));
-  if (!args.gate_up.quantized) return kOk;
+  if (!args.gate_up.quantized()) return kOk;
   const int64_t width = width_of(args.gate_up);
   return workspace(op, ScratchSlot::kGateUp, dtype, tokens, width, width, &space->gate_up);
 }
 
 Status activate(const char* op, const MlpSublayer& args, const MlpSpace& space) {
   const Projection& gate_up = args.gate_up;
-  if (!gate_up.quantized) {
+  if (!gate_up.quantized()) {
     return gate_up_swiglu(op, space.normed, gate_up.w[0].weight, gate_up.w[1].weight, space.activated);
   }
   VMO_TRY(project(op, gate_up, space.normed, space.gate_up));

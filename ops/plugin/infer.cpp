@@ -40,10 +40,17 @@ Shape with_last(int rank, const int64_t* shape, int64_t last) {
   return result;
 }
 
-// x [..., K] and weights [N_i, K] -> [..., sum of N_i]
+// Where the weights of a projection begin that is the tensors from `first` on: a quantized one has a descriptor in front
+// (core/projection.h), which is a vector.
+int first_weight(int first, const int* ndims, int64_t** shapes) {
+  return ndims[first] == 1 && !unknown_rank(ndims[first], shapes[first]) ? first + 1 : first;
+}
+
+// x [..., K] and a projection to N_i -> [..., sum of N_i]
 Shape linear_shape(const int* ndims, int64_t** shapes, int weights) {
   int64_t total = 0;
-  for (int i = 1; i <= weights; ++i) {
+  const int first = first_weight(1, ndims, shapes);
+  for (int i = first; i < first + weights; ++i) {
     const int64_t rows = rows_of(ndims[i], shapes[i]);
     total = rows < 0 || total < 0 ? kUnknownExtent : total + rows;
   }
@@ -56,7 +63,7 @@ Shape linear_shape(const int* ndims, int64_t** shapes, int weights) {
 #define VMO_SHAPE_PARAMETERS int *ndims, int64_t **shapes, mindspore::AotExtra *
 #define VMO_TYPE_PARAMETERS Types types, mindspore::AotExtra *
 
-// Inference of a kernel whose first `weights` tensors behind x are weights.
+// Inference of a kernel that has a projection of `weights` weights behind x.
 #define VMO_INFER_LINEAR(name, weights)                                                                     \
   VMO_API Shape name##InferShape(VMO_SHAPE_PARAMETERS) { return linear_shape(ndims, shapes, weights); } \
   VMO_API mindspore::TypeId name##InferType(VMO_TYPE_PARAMETERS) { return types[0]; }
@@ -86,9 +93,10 @@ VMO_INFER_LINEAR(vmo_linear_bias_2, 2)
 VMO_INFER_LINEAR(vmo_linear_bias_3, 3)
 VMO_INFER_LINEAR(vmo_gate_up_swiglu, 1)
 
-// hidden [T, K], rows [R], weight [V, K] -> float32 [R, V]
+// hidden [T, K], rows [R], a projection to V -> float32 [R, V]
 VMO_API Shape vmo_lm_headInferShape(VMO_SHAPE_PARAMETERS) {
-  return {rows_of(ndims[1], shapes[1]), rows_of(ndims[2], shapes[2])};
+  const int weight = first_weight(2, ndims, shapes);
+  return {rows_of(ndims[1], shapes[1]), rows_of(ndims[weight], shapes[weight])};
 }
 VMO_API mindspore::TypeId vmo_lm_headInferType(Types, mindspore::AotExtra*) { return kFloat32; }
 

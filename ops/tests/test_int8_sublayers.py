@@ -55,7 +55,11 @@ class Projection:
             self.input.append(tensor(np.full(inner, 3.0), "float32"))
 
     def tensors(self) -> list[Tensor]:
-        return [*self.weights, *self.biases, *self.scales, *self.quant_biases, *self.input]
+        inner = self.weights[0].array.shape[1]
+        kind = 0 if self.scheme == STATIC else 2
+        descriptor = Tensor(np.array([kind, inner], np.int32), "int32")
+        parts = [*self.weights, *self.biases, *self.scales, *self.quant_biases, *self.input]
+        return [descriptor, *parts]
 
     def run(self, library: Native, x: Tensor) -> Tensor:
         codes = Tensor(np.zeros(x.array.shape, np.int8), "int8")
@@ -201,6 +205,26 @@ def test_lists_that_end_early_are_refused(library: Native, rng: np.random.Genera
             library.call("mlp_sublayer", [*call[:count], *outputs], count)
     with pytest.raises(NativeError, match=re.escape("got 1 tensors too many")):
         library.call("mlp_sublayer", [*call, call[-1], *outputs], len(call) + 1)
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "message"),
+    [
+        ([9, HIDDEN], "unknown kind 9"),
+        ([-1, HIDDEN], "unknown kind -1"),
+        ([0, 0], "has 0 inputs; expected at least 1"),
+        ([0, HIDDEN + 1], f"shape [{INNER}, {HIDDEN}]; expected [*, {HIDDEN + 1}]"),
+        ([0], "argument descriptor has shape [1]; expected [2]"),
+    ],
+)
+def test_descriptors_that_do_not_fit_are_refused(
+    library: Native, descriptor: list[int], message: str, rng: np.random.Generator
+) -> None:
+    call = mlp_call(rng)
+    call[3] = Tensor(np.array(descriptor, np.int32), "int32")
+    outputs = [empty((TOKENS, HIDDEN), "float32") for _ in range(2)]
+    with pytest.raises(NativeError, match=re.escape(message)):
+        library.call("mlp_sublayer", [*call, *outputs], len(call))
 
 
 def test_work_memory_is_recorded(library: Native, rng: np.random.Generator) -> None:

@@ -11,6 +11,7 @@ import pytest
 from ops.tests import reference
 from ops.tests.mindspore_tensors import FLOATS, graph, rounded, to_ms, to_np
 from ops.tests.native import UNIT_ROUNDOFF, Native
+from vllm_mindspore.quantization import primitives
 
 pytestmark = pytest.mark.usefixtures("mindspore_cpu")
 
@@ -94,6 +95,32 @@ def test_gate_up_swiglu_and_lm_head(dtype: str, rng: np.random.Generator) -> Non
         check(y, reference.silu(products[0]) * products[1], dtype)
         assert str(logits.dtype) == "Float32"
         check(logits, wide[rows] @ rounded(head, dtype).T, "float32")
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_quantized_linear_and_lm_head(dtype: str, rng: np.random.Generator) -> None:
+    """Inference finds the weights behind the descriptor."""
+    codes = [rng.integers(-128, 128, (n, 8), np.int8) for n in (5, 7)]
+    scales = [rng.uniform(1e-3, 1e-2, n).astype(np.float32) for n in (5, 7)]
+    descriptor, factors = to_ms([2, 8], "int32"), to_ms(np.ones(8), "float32")
+    weights = [to_ms(w, "int8") for w in codes]
+    given = [to_ms(v, "float32") for v in scales]
+    both = [descriptor, *weights, *given, factors]
+    head = [descriptor, weights[1], given[1], factors]
+    linear, lm_head = custom("vmo_linear_2", 7), custom("vmo_lm_head", 6)
+    row, index = to_ms(np.ones((1, 8)), dtype), to_ms([0], "int32")
+    linear_cell, head_cell = graph(linear, [row, *both]), graph(lm_head, [row, index, *head])
+    for tokens in (3, 1):
+        x = rng.standard_normal((tokens, 8))
+        quantized, tokens_scale = primitives.quantize_per_token(rounded(x, dtype))
+        expected = [
+            primitives.dequantize_per_token(primitives.accumulate(quantized, w), s, tokens_scale)
+            for w, s in zip(codes, scales, strict=True)
+        ]
+        y = linear_cell(to_ms(x, dtype), *both)
+        np.testing.assert_array_equal(to_np(y), rounded(np.concatenate(expected, 1), dtype))
+        logits = head_cell(to_ms(x, dtype), to_ms([tokens - 1], "int32"), *head)
+        np.testing.assert_array_equal(to_np(logits), expected[1][tokens - 1 :])
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from mindspore import Parameter
 from safetensors.torch import save_file
 
 from vllm_mindspore.bridge import to_torch
 from vllm_mindspore.model_executor.model_loader.safetensors import SafetensorsSource
 from vllm_mindspore.quantization.description import Tool
 from vllm_mindspore.quantization.ptq.linears import MODEL_DTYPE, Tensors
-from vllm_mindspore.quantization.schemes.base import Projections, Scheme
+from vllm_mindspore.quantization.schemes.base import LinearParameters, Projections, Scheme
 
 Stored = dict[str, torch.Tensor]
 
@@ -43,12 +45,27 @@ def load(
     *,
     bias: bool = False,
     dtype: torch.dtype = torch.float32,
-) -> list[torch.Tensor]:
-    """What the kernels get; raises what `finish` raises."""
+) -> LinearParameters:
+    """What the scheme finds; raises what `finish` raises."""
     inner = next(iter(layers.values()))["weight"].shape[-1]
     sizes = tuple(parts["weight"].shape[0] for parts in layers.values())
     opened = source(folder, layers, dtype)
     asked = Projections(tuple(layers), inner, sizes, bias)
     found = scheme.parameters(opened, asked)
     opened.finish()
-    return [to_torch(parameter) for parameter in found]
+    return found
+
+
+def values(parameters: Parameter | Sequence[Parameter] | None) -> torch.Tensor:
+    """Those of a parameter, or of the only one."""
+    assert parameters is not None
+    if isinstance(parameters, Parameter):
+        return to_torch(parameters)
+    (parameter,) = parameters
+    return to_torch(parameter)
+
+
+def have(parameters: Sequence[Parameter], expected: Sequence[torch.Tensor]) -> bool:
+    """Whether the parameters have these values."""
+    found = [to_torch(parameter) for parameter in parameters]
+    return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

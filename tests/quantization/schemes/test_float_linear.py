@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FLOAT layers are plain weights and biases, in order."""
+"""FLOAT layers are plain weights and biases, in order; kernels take them without a descriptor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.quantization.schemes.folders import load
+from tests.quantization.schemes.folders import have, load
 from vllm_mindspore.quantization.schemes.float_linear import Float
 
 pytestmark = pytest.mark.usefixtures("mindspore_runtime")
@@ -21,6 +21,7 @@ def test_weights_then_biases(tmp_path: Path, bias: bool) -> None:
         if bias:
             parts["bias"] = torch.randn(len(parts["weight"]))
     found = load(tmp_path, Float(), layers, bias=bias)
-    names = ("weight", "bias") if bias else ("weight",)
-    expected = [parts[name] for name in names for parts in layers.values()]
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    for given, name in ((found.weights, "weight"), (found.biases, "bias")):
+        expected = [parts[name] for parts in layers.values() if name in parts]
+        assert have(given, expected)
+    assert found.fused() == [*found.weights, *found.biases]

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.quantization.schemes.folders import Stored, load, stored
+from tests.quantization.schemes.folders import Stored, have, load, stored, values
 from vllm_mindspore.quantization import primitives
 from vllm_mindspore.quantization.description import Tool
 from vllm_mindspore.quantization.primitives import ActivationScale
 from vllm_mindspore.quantization.ptq import linears
 from vllm_mindspore.quantization.ptq.linears import Linear
+from vllm_mindspore.quantization.schemes.base import Kind, LinearParameters
 from vllm_mindspore.quantization.schemes.w8a8 import W8A8
 
 pytestmark = pytest.mark.usefixtures("mindspore_runtime")
@@ -31,18 +32,20 @@ def layer(
     return stored(linears.static(Linear(weight, bias), SCALE, tool), tool, dtype)
 
 
-def load_one(folder: Path, tool: Tool, parts: Stored) -> list[torch.Tensor]:
+def load_one(folder: Path, tool: Tool, parts: Stored) -> LinearParameters:
     return load(folder, W8A8(tool), {"q": parts}, bias=True)
 
 
 def test_golden_stick(tmp_path: Path, rng: np.random.Generator) -> None:
     parts = layer(rng, Tool.GOLDEN_STICK)
-    weight, bias, scale, quant_bias, *inputs = load_one(tmp_path, Tool.GOLDEN_STICK, parts)
-    for found, name in ((weight, "weight"), (bias, "bias"), (quant_bias, "quant_bias")):
-        assert torch.equal(found, parts[name])
-    assert torch.equal(scale, parts["deq_scale"])
-    assert torch.equal(inputs[0], parts["input_scale"])
-    assert torch.equal(inputs[1], parts["input_offset"].float())
+    found = load_one(tmp_path, Tool.GOLDEN_STICK, parts)
+    assert found.kind is Kind.DIVIDE
+    assert torch.equal(values(found.weights), parts["weight"])
+    assert torch.equal(values(found.biases), parts["bias"])
+    assert torch.equal(values(found.scales), parts["deq_scale"])
+    assert torch.equal(values(found.quant_biases), parts["quant_bias"])
+    assert torch.equal(values(found.input_scale), parts["input_scale"])
+    assert torch.equal(values(found.input_offset), parts["input_offset"].float())
 
 
 def test_projections_of_one_input_are_in_order(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -53,19 +56,22 @@ def test_projections_of_one_input_are_in_order(tmp_path: Path, rng: np.random.Ge
     found = load(tmp_path, W8A8(Tool.GOLDEN_STICK), layers, bias=True)
     names = ("weight", "bias", "deq_scale", "quant_bias")
     expected = [parts[name] for name in names for parts in layers.values()]
-    assert len(found) == len(expected) + 2
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=False))
+    expected += [layers["q"]["input_scale"], layers["q"]["input_offset"].float()]
+    descriptor, *kernels = found.fused()
+    assert values(descriptor).tolist() == [0, INNER]
+    assert have(kernels, expected)
 
 
 def test_modelslim_folds_the_bias(tmp_path: Path, rng: np.random.Generator) -> None:
     """It is in quant_bias: the bias that the model adds is zero."""
     parts = layer(rng, Tool.MODELSLIM)
     assert parts["bias"].any()
-    _, bias, _, quant_bias, scale, offset = load_one(tmp_path, Tool.MODELSLIM, parts)
-    assert torch.equal(bias, torch.zeros(6))
-    assert torch.equal(quant_bias, parts["quant_bias"])
-    assert torch.equal(scale, torch.full((INNER,), float(np.float32(SCALE.scale))))
-    assert torch.equal(offset, torch.full((INNER,), 5.0))
+    found = load_one(tmp_path, Tool.MODELSLIM, parts)
+    assert torch.equal(values(found.biases), torch.zeros(6))
+    assert torch.equal(values(found.quant_biases), parts["quant_bias"])
+    scale = torch.full((INNER,), float(np.float32(SCALE.scale)))
+    assert torch.equal(values(found.input_scale), scale)
+    assert torch.equal(values(found.input_offset), torch.full((INNER,), 5.0))
 
 
 def test_scales_of_half_precision_models(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -75,18 +81,19 @@ def test_scales_of_half_precision_models(tmp_path: Path, rng: np.random.Generato
     parts["deq_scale"] = torch.from_numpy(primitives.encode_deq_scale(exact.numpy()))
     scheme = W8A8(Tool.GOLDEN_STICK)
     found = load(tmp_path, scheme, {"q": parts}, bias=True, dtype=torch.float16)
-    assert torch.equal(found[2], exact)
-    assert torch.equal(found[4], parts["input_scale"].float())
-    assert found[1].dtype == torch.float16
+    assert torch.equal(values(found.scales), exact)
+    assert torch.equal(values(found.input_scale), parts["input_scale"].float())
+    assert values(found.biases).dtype == torch.float16
 
 
 def test_reciprocal_scales(tmp_path: Path, rng: np.random.Generator) -> None:
-    """One number beside one float offset: Golden Stick's 1 / s, told to the kernel by its shape."""
+    """One number beside one float offset: Golden Stick's 1 / s."""
     parts = layer(rng, Tool.GOLDEN_STICK)
     parts["input_scale"], parts["input_offset"] = torch.tensor([33.0]), torch.tensor([5.0])
-    scale, offset = load_one(tmp_path, Tool.GOLDEN_STICK, parts)[-2:]
-    assert torch.equal(scale, torch.full((1, INNER), 33.0))
-    assert torch.equal(offset, torch.full((INNER,), 5.0))
+    found = load_one(tmp_path, Tool.GOLDEN_STICK, parts)
+    assert found.kind is Kind.MULTIPLY
+    assert torch.equal(values(found.input_scale), torch.full((INNER,), 33.0))
+    assert torch.equal(values(found.input_offset), torch.full((INNER,), 5.0))
 
 
 @pytest.mark.parametrize("tool", Tool)
@@ -96,17 +103,18 @@ def test_one_scale_with_an_integer_offset_is_no_reciprocal(
     parts = layer(rng, tool)
     parts["input_scale"] = torch.tensor([0.5])
     parts["input_offset"] = torch.tensor([5], dtype=torch.int8)
-    scale, offset = load_one(tmp_path, tool, parts)[-2:]
-    assert torch.equal(scale, torch.full((INNER,), 0.5))
-    assert torch.equal(offset, torch.full((INNER,), 5.0))
+    found = load_one(tmp_path, tool, parts)
+    assert found.kind is Kind.DIVIDE
+    assert torch.equal(values(found.input_scale), torch.full((INNER,), 0.5))
+    assert torch.equal(values(found.input_offset), torch.full((INNER,), 5.0))
 
 
 def test_beta_shifts_the_offset(tmp_path: Path, rng: np.random.Generator) -> None:
     """It is added to the input: round((x + beta) / s + z)."""
     parts = layer(rng, Tool.MODELSLIM)
     parts["beta"] = torch.linspace(-1, 1, INNER)
-    offset = load_one(tmp_path, Tool.MODELSLIM, parts)[-1]
-    assert torch.equal(offset, 5 + parts["beta"] / np.float32(SCALE.scale))
+    offset = load_one(tmp_path, Tool.MODELSLIM, parts).input_offset
+    assert torch.equal(values(offset), 5 + parts["beta"] / np.float32(SCALE.scale))
 
 
 Change = Callable[[Stored], object]
@@ -173,7 +181,8 @@ def test_projections_of_one_input_must_agree(
 
 
 def test_weights_stay_in_the_mapped_file(tmp_path: Path, rng: np.random.Generator) -> None:
-    weight = load_one(tmp_path, Tool.GOLDEN_STICK, layer(rng, Tool.GOLDEN_STICK))[0]
+    found = load_one(tmp_path, Tool.GOLDEN_STICK, layer(rng, Tool.GOLDEN_STICK))
+    weight = values(found.weights)
     maps = Path("/proc/self/maps").read_text().splitlines()
     ranges = [line.split()[0] for line in maps if str(tmp_path) in line]
     spans = [tuple(int(end, 16) for end in item.split("-")) for item in ranges]

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.quantization.schemes.folders import Stored, load, stored
+from tests.quantization.schemes.folders import Stored, have, load, stored, values
 from vllm_mindspore.quantization.description import Tool
 from vllm_mindspore.quantization.ptq import linears
 from vllm_mindspore.quantization.ptq.linears import Linear
+from vllm_mindspore.quantization.schemes.base import Kind
 from vllm_mindspore.quantization.schemes.w8a8_dynamic import W8A8Dynamic
 
 pytestmark = pytest.mark.usefixtures("mindspore_runtime")
@@ -28,11 +29,16 @@ def layer(rng: np.random.Generator, tool: Tool, size: int = 6) -> Stored:
 @pytest.mark.parametrize("tool", Tool)
 def test_both_shapes(tmp_path: Path, tool: Tool, rng: np.random.Generator) -> None:
     parts = layer(rng, tool)
-    weight, bias, scale, factors = load(tmp_path, W8A8Dynamic(), {"q": parts}, bias=True)
-    assert torch.equal(weight, parts["weight"])
-    assert torch.equal(bias, parts["bias"])
-    assert torch.equal(scale, parts["weight_scale"].reshape(6))
-    assert torch.equal(factors, torch.ones(INNER))
+    found = load(tmp_path, W8A8Dynamic(), {"q": parts}, bias=True)
+    assert found.kind is Kind.PER_TOKEN
+    assert torch.equal(values(found.weights), parts["weight"])
+    assert torch.equal(values(found.biases), parts["bias"])
+    assert torch.equal(values(found.scales), parts["weight_scale"].reshape(6))
+    assert torch.equal(values(found.input_scale), torch.ones(INNER))
+    descriptor, *kernels = found.fused()
+    assert values(descriptor).tolist() == [2, INNER]
+    given = [parts["weight"], parts["bias"], parts["weight_scale"].reshape(6), torch.ones(INNER)]
+    assert have(kernels, given)
 
 
 def test_factors_of_the_input(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -41,8 +47,8 @@ def test_factors_of_the_input(tmp_path: Path, rng: np.random.Generator) -> None:
         name: layer(rng, Tool.GOLDEN_STICK) | {"smooth_scale": smooth.clone()} for name in "qkv"
     }
     found = load(tmp_path, W8A8Dynamic(), layers, bias=True)
-    assert len(found) == 10
-    assert torch.equal(found[-1], smooth)
+    assert torch.equal(values(found.input_scale), smooth)
+    assert len(found.fused()) == 11
 
 
 def test_factors_must_agree(tmp_path: Path, rng: np.random.Generator) -> None:

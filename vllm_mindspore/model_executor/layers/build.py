@@ -32,4 +32,4 @@ class LayerBuilder:
     ) -> list[Parameter]:
         """What the kernels take of one to three linear layers of one input (core/projection.h)."""
         asked = Projections(tuple(names), in_features, tuple(out_features), bias)
-        return self.quantization.scheme(names).parameters(self.source, asked)
+        return self.quantization.scheme(names).parameters(self.source, asked).fused()

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import torch
+
+from vllm_mindspore import bridge
+
 if TYPE_CHECKING:
-    import torch
     from mindspore import Parameter
 
 
@@ -54,18 +58,66 @@ class TensorSource(Protocol):
         """Adds a problem to those that end the load."""
 
 
+class Kind(enum.IntEnum):
+    """How layers are computed. The values are those of ProjectionKind (ops/core/projection.h)."""
+
+    FLOAT = -1
+    """x . W^T"""
+    DIVIDE = 0
+    """int8 codes of x / scale + offset."""
+    MULTIPLY = 1
+    """int8 codes of x * scale + offset."""
+    PER_TOKEN = 2
+    """int8 codes of x * scale by the largest magnitude of each row."""
+
+
+@dataclass(frozen=True)
+class LinearParameters:
+    """One to three linear layers of the same input; tuples have one element for each.
+
+    Attributes:
+        kind: what the others mean.
+        in_features: K.
+        weights: [N, K] in the model's dtype, or int8.
+        biases: [N] in the model's dtype, added to finished outputs; empty without biases.
+        scales: float32 [N] that int32 sums are multiplied with.
+        quant_biases: int32 [N], added to the sums before; of static scales.
+        input_scale: float32 [K] of x (see `Kind`).
+        input_offset: float32 [K] of x; of static scales.
+    """
+
+    kind: Kind
+    in_features: int
+    weights: tuple[Parameter, ...]
+    biases: tuple[Parameter, ...] = ()
+    scales: tuple[Parameter, ...] = ()
+    quant_biases: tuple[Parameter, ...] = ()
+    input_scale: Parameter | None = None
+    input_offset: Parameter | None = None
+
+    def fused(self) -> list[Parameter]:
+        """The list that fused kernels take (ops/core/projection.h)."""
+        inputs = [part for part in (self.input_scale, self.input_offset) if part is not None]
+        found = [*self.weights, *self.biases, *self.scales, *self.quant_biases, *inputs]
+        return found if self.kind is Kind.FLOAT else [self._descriptor(), *found]
+
+    def _descriptor(self) -> Parameter:
+        values = torch.tensor([self.kind, self.in_features], dtype=torch.int32)
+        return bridge.parameter(f"{self.weights[0].name}.descriptor", values)
+
+
 class Scheme(Protocol):
     """How one kind of linear layer is stored."""
 
-    def parameters(self, source: TensorSource, projections: Projections) -> list[Parameter]:
-        """What the kernels take, in their order (ops/core/projection.h).
+    def parameters(self, source: TensorSource, projections: Projections) -> LinearParameters:
+        """The layers' parameters.
 
         Notes what is missing or different with the source, whose `finish` reports it.
         """
 
 
-def biases(source: TensorSource, projections: Projections) -> list[Parameter]:
+def biases(source: TensorSource, projections: Projections) -> tuple[Parameter, ...]:
     """The float biases, which are added to finished outputs."""
     if not projections.bias:
-        return []
-    return [source.take_bits(f"{name}.bias", (size,)) for name, size in projections.parts()]
+        return ()
+    return tuple(source.take_bits(f"{name}.bias", (size,)) for name, size in projections.parts())

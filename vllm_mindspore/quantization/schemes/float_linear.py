@@ -3,21 +3,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from vllm_mindspore.quantization.schemes.base import Projections, TensorSource, biases
-
-if TYPE_CHECKING:
-    from mindspore import Parameter
+from vllm_mindspore.quantization.schemes.base import (
+    Kind,
+    LinearParameters,
+    Projections,
+    TensorSource,
+    biases,
+)
 
 
 class Float:
     """`weight` [N, K] and `bias` [N]."""
 
-    def parameters(self, source: TensorSource, projections: Projections) -> list[Parameter]:
-        """Weights, then biases."""
+    def parameters(self, source: TensorSource, projections: Projections) -> LinearParameters:
+        """Weights and biases."""
         inner = projections.in_features
-        weights = [
+        weights = tuple(
             source.take_bits(f"{name}.weight", (size, inner)) for name, size in projections.parts()
-        ]
-        return weights + biases(source, projections)
+        )
+        return LinearParameters(Kind.FLOAT, inner, weights, biases(source, projections))

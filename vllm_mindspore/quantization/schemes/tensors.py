@@ -18,18 +18,20 @@ if TYPE_CHECKING:
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def weights(source: TensorSource, projections: Projections) -> list[Parameter]:
+def weights(source: TensorSource, projections: Projections) -> tuple[Parameter, ...]:
     """The int8 weights [N, K], mapped from the file."""
     inner = projections.in_features
-    return [
+    return tuple(
         bridge.parameter(
             f"{name}.weight", source.stored(f"{name}.weight", [(size, inner)], [torch.int8])
         )
         for name, size in projections.parts()
-    ]
+    )
 
 
-def output_scales(source: TensorSource, projections: Projections, part: str) -> list[Parameter]:
+def output_scales(
+    source: TensorSource, projections: Projections, part: str
+) -> tuple[Parameter, ...]:
     """Per-channel scales as float32 [N], from [N] or [N, 1], floats or the int64 form."""
     found = []
     for name, size in projections.parts():
@@ -38,7 +40,7 @@ def output_scales(source: TensorSource, projections: Projections, part: str) -> 
         values = _decoded(stored.reshape(size))
         require(source, full, values, "finite numbers", torch.isfinite)
         found.append(bridge.parameter(full, values))
-    return found
+    return tuple(found)
 
 
 def _decoded(stored: torch.Tensor) -> torch.Tensor:

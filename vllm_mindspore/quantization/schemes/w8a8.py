@@ -16,7 +16,13 @@ import torch
 from vllm_mindspore import bridge
 from vllm_mindspore.quantization.description import Tool
 from vllm_mindspore.quantization.schemes import tensors
-from vllm_mindspore.quantization.schemes.base import Projections, TensorSource, biases
+from vllm_mindspore.quantization.schemes.base import (
+    Kind,
+    LinearParameters,
+    Projections,
+    TensorSource,
+    biases,
+)
 
 if TYPE_CHECKING:
     from mindspore import Parameter
@@ -28,22 +34,26 @@ class W8A8:
 
     tool: Tool
 
-    def parameters(self, source: TensorSource, projections: Projections) -> list[Parameter]:
-        """Weights, biases, scales, quant_bias, then the input's scale and offset."""
-        found = tensors.weights(source, projections)
-        if self.tool is Tool.GOLDEN_STICK:
-            found += biases(source, projections)
-        else:
-            found += _folded_biases(source, projections)
-        found += tensors.output_scales(source, projections, "deq_scale")
-        for name, size in projections.parts():
-            full = f"{name}.quant_bias"
-            found.append(bridge.parameter(full, source.stored(full, [(size,)], [torch.int32])))
+    def parameters(self, source: TensorSource, projections: Projections) -> LinearParameters:
+        """int8 weights, scales and quant_bias of the sums, the input's scale and offset."""
         for part in ("weight_scale", "weight_offset"):
             tensors.ignore(source, projections, part)
-        return found + self._input(source, projections)
+        golden_stick = self.tool is Tool.GOLDEN_STICK
+        kind, scale, offset = self._input(source, projections)
+        return LinearParameters(
+            kind,
+            projections.in_features,
+            tensors.weights(source, projections),
+            (biases if golden_stick else _folded_biases)(source, projections),
+            tensors.output_scales(source, projections, "deq_scale"),
+            _quant_biases(source, projections),
+            scale,
+            offset,
+        )
 
-    def _input(self, source: TensorSource, projections: Projections) -> list[Parameter]:
+    def _input(
+        self, source: TensorSource, projections: Projections
+    ) -> tuple[Kind, Parameter, Parameter]:
         inner = projections.in_features
         shapes = [(inner,), (1,)]
 
@@ -63,11 +73,11 @@ class W8A8:
         )
         tensors.require(source, f"{name}.input_offset", offset, "whole numbers", _is_whole)
         offset = offset + self._shift(source, projections, scale)
-        scale = scale[None] if reciprocal else scale
-        return [
+        return (
+            Kind.MULTIPLY if reciprocal else Kind.DIVIDE,
             bridge.parameter(f"{name}.input_scale", scale.contiguous()),
             bridge.parameter(f"{name}.input_offset", offset.contiguous()),
-        ]
+        )
 
     def _is_reciprocal(self, scale: torch.Tensor, offset: torch.Tensor) -> bool:
         """Golden Stick stores 1 / s, one number beside a float offset, for layers whose outliers it
@@ -89,15 +99,23 @@ class W8A8:
         return tensors.shared(source, projections, "beta", read).to(torch.float32) / scale
 
 
-def _folded_biases(source: TensorSource, projections: Projections) -> list[Parameter]:
+def _quant_biases(source: TensorSource, projections: Projections) -> tuple[Parameter, ...]:
+    found = []
+    for name, size in projections.parts():
+        full = f"{name}.quant_bias"
+        found.append(bridge.parameter(full, source.stored(full, [(size,)], [torch.int32])))
+    return tuple(found)
+
+
+def _folded_biases(source: TensorSource, projections: Projections) -> tuple[Parameter, ...]:
     """Zeros: quant_bias holds the biases, which files repeat."""
     tensors.ignore(source, projections, "bias")
     if not projections.bias:
-        return []
-    return [
+        return ()
+    return tuple(
         bridge.bits_parameter(f"{name}.bias", torch.zeros(size, dtype=source.dtype))
         for name, size in projections.parts()
-    ]
+    )
 
 
 def _is_positive(values: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,13 @@ import torch
 
 from vllm_mindspore import bridge
 from vllm_mindspore.quantization.schemes import tensors
-from vllm_mindspore.quantization.schemes.base import Projections, TensorSource, biases
+from vllm_mindspore.quantization.schemes.base import (
+    Kind,
+    LinearParameters,
+    Projections,
+    TensorSource,
+    biases,
+)
 
 if TYPE_CHECKING:
     from mindspore import Parameter
@@ -18,12 +24,17 @@ if TYPE_CHECKING:
 class W8A8Dynamic:
     """`weight`, `weight_scale`, maybe `weight_offset` (zeros), `smooth_scale` and `bias`."""
 
-    def parameters(self, source: TensorSource, projections: Projections) -> list[Parameter]:
-        """Weights, biases, scales, then the factors of the input."""
-        found = tensors.weights(source, projections) + biases(source, projections)
-        found += tensors.output_scales(source, projections, "weight_scale")
+    def parameters(self, source: TensorSource, projections: Projections) -> LinearParameters:
+        """int8 weights, their scales and the factors of the input."""
         tensors.ignore(source, projections, "weight_offset", zeros=True)
-        return [*found, _factors(source, projections)]
+        return LinearParameters(
+            Kind.PER_TOKEN,
+            projections.in_features,
+            tensors.weights(source, projections),
+            biases(source, projections),
+            tensors.output_scales(source, projections, "weight_scale"),
+            input_scale=_factors(source, projections),
+        )
 
 
 def _factors(source: TensorSource, projections: Projections) -> Parameter:
