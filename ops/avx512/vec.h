@@ -4,6 +4,8 @@
 
 #include <immintrin.h>
 
+#include <type_traits>
+
 #include "vmo/half.h"
 
 namespace {
@@ -101,22 +103,36 @@ inline void reduce_add4(const Vec (&a)[4], float* out) {
   _mm_storeu_ps(out, _mm_hadd_ps(low, high));
 }
 
+// Sums of 32-bit lanes, which are floats (V: Vec) or integers (IntVec) whatever the register says.
+template <class V>
+inline __m512 add_lanes(__m512 a, __m512 b) {
+  if constexpr (std::is_same_v<V, Vec>) {
+    return _mm512_add_ps(a, b);
+  } else {
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+  }
+}
+inline __m512 lanes_of(Vec a) { return a.v; }
+inline __m512 lanes_of(IntVec a) { return _mm512_castsi512_ps(a.v); }
+
 // Sums of 4 x 4 vectors by the tree of reduce_add4, with a third of its instructions.
 constexpr bool kHasReduceAdd16 = true;
-inline void reduce_add16(const Vec (*a)[4], float (*out)[4]) {
+template <class V, class Out>
+inline void reduce_add16(const V (*a)[4], Out (*out)[4]) {
+  const auto pairs = [](__m512 left, __m512 right) {
+    return add_lanes<V>(_mm512_shuffle_ps(left, right, 0x88), _mm512_shuffle_ps(left, right, 0xdd));
+  };
   __m512 columns[4];  // column j: in 128-bit lane i what row i's vector folds to
   for (int j = 0; j < 4; ++j) {
-    const __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(a[0][j].v, a[1][j].v, 0x44),
-                                     _mm512_shuffle_f32x4(a[0][j].v, a[1][j].v, 0xee));
-    const __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(a[2][j].v, a[3][j].v, 0x44),
-                                      _mm512_shuffle_f32x4(a[2][j].v, a[3][j].v, 0xee));
-    columns[j] = _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
+    __m512 halves[2];  // of rows 0 and 1, of rows 2 and 3
+    for (int i = 0; i < 2; ++i) {
+      const __m512 row = lanes_of(a[2 * i][j]), next = lanes_of(a[2 * i + 1][j]);
+      halves[i] = add_lanes<V>(_mm512_shuffle_f32x4(row, next, 0x44), _mm512_shuffle_f32x4(row, next, 0xee));
+    }
+    columns[j] = add_lanes<V>(_mm512_shuffle_f32x4(halves[0], halves[1], 0x88),
+                              _mm512_shuffle_f32x4(halves[0], halves[1], 0xdd));
   }
-  const __m512 left = _mm512_add_ps(_mm512_shuffle_ps(columns[0], columns[1], 0x88),
-                                    _mm512_shuffle_ps(columns[0], columns[1], 0xdd));
-  const __m512 right = _mm512_add_ps(_mm512_shuffle_ps(columns[2], columns[3], 0x88),
-                                     _mm512_shuffle_ps(columns[2], columns[3], 0xdd));
-  _mm512_storeu_ps(out[0], _mm512_add_ps(_mm512_shuffle_ps(left, right, 0x88), _mm512_shuffle_ps(left, right, 0xdd)));
+  _mm512_storeu_ps(out[0], pairs(pairs(columns[0], columns[1]), pairs(columns[2], columns[3])));
 }
 
 // Rounded to the nearest of -128 .. 127, halves to even; 0 for NaN.

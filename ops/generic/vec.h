@@ -83,7 +83,8 @@ inline void reduce_add4(const Vec (&a)[4], float* out) {
 }
 
 constexpr bool kHasReduceAdd16 = false;
-void reduce_add16(const Vec (*a)[4], float (*out)[4]) = delete;
+template <class V, class Out>
+void reduce_add16(const V (*a)[4], Out (*out)[4]) = delete;
 
 // Rounded to the nearest of -128 .. 127, halves to even; 0 for NaN.
 inline void store_codes(Vec a, int8_t* p, int n) {

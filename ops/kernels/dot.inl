@@ -8,17 +8,13 @@ constexpr int kSecondLevelCache = 2;  // locality argument of __builtin_prefetch
 constexpr int kDotCols = 4;  // rows of w in flight per block; reduce_add4 finishes them together
 
 // Final sums of a block: four rows at a time where the instruction set has that, with the same tree of additions.
-template <int kRows>
-inline void reduce_block(const Vec (&sums)[kRows][kDotCols], float (*out)[kDotCols]) {
+template <int kRows, class Sum, class Out>
+inline void reduce_block(const Sum (&sums)[kRows][kDotCols], Out (*out)[kDotCols]) {
   int m = 0;
   if constexpr (kHasReduceAdd16) {
     for (; m + 4 <= kRows; m += 4) reduce_add16(sums + m, out + m);
   }
   for (; m < kRows; ++m) reduce_add4(sums[m], out[m]);
-}
-template <int kRows, class Sum>
-inline void reduce_block(const Sum (&sums)[kRows][kDotCols], int32_t (*out)[kDotCols]) {
-  for (int m = 0; m < kRows; ++m) reduce_add4(sums[m], out[m]);
 }
 
 // The sums of a block so far.
