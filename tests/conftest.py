@@ -17,6 +17,7 @@ import pytest
 # Read when transformers and vLLM are imported, so set before any test module is.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["VLLM_NO_USAGE_STATS"] = "1"
+os.environ.pop("VLLM_LOGGING_LEVEL", None)  # tests wait for lines in servers' logs
 
 # For child processes: without what activation and other tests set later.
 ENVIRONMENT = dict(os.environ)

@@ -82,6 +82,16 @@ def bits_parameter(name: str, tensor: torch.Tensor) -> Parameter:
     return parameter(name, _bits(tensor))
 
 
+def typed(parameter: Parameter, dtype: torch.dtype) -> Parameter:
+    """A `bits_parameter` of `dtype` for MindSpore's kernels, which know bfloat16."""
+    if dtype != torch.bfloat16:
+        return parameter
+    found = Parameter(Tensor.from_numpy(parameter.asnumpy()).view(ms.bfloat16))
+    found.name = parameter.name
+    found.requires_grad = False
+    return found
+
+
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
 

@@ -82,13 +82,34 @@ def test_logprobs_in_float32(
     assert float(torch.cat(errors).median()) <= EXACT
 
 
-@pytest.mark.parametrize("dtype_name", ["bf16", pytest.param("fp16", marks=pytest.mark.full)])
+full = pytest.mark.full
+HALVES = [
+    ("bf16", "1", "qwen3", Tool.GOLDEN_STICK),
+    ("fp16", "0", "qwen3", Tool.GOLDEN_STICK),
+    ("bf16", "0", "qwen2", Tool.MODELSLIM),  # biases, folded
+    pytest.param("fp16", "1", "qwen3", Tool.GOLDEN_STICK, marks=full),
+    pytest.param("bf16", "0", "qwen3", Tool.GOLDEN_STICK, marks=full),
+    pytest.param("fp16", "0", "llama-biases", Tool.GOLDEN_STICK, marks=full),
+    pytest.param("bf16", "0", "glm", Tool.MODELSLIM, marks=full),
+]
+
+
+@pytest.mark.parametrize(("dtype_name", "fused", "name", "tool"), HALVES)
 def test_logprobs_in_half_precision(
-    dtype_name: str, quantize: Quantize, engine: Engine, tmp_path: Path
+    dtype_name: str,
+    fused: str,
+    name: str,
+    tool: Tool,
+    quantize: Quantize,
+    engine: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As far from float32 as transformers is in that dtype, codes that change included."""
+    """As far from float32 as transformers is in that dtype, codes that change included; with the
+    chain of builtin primitives as well, which is what an NPU runs."""
+    monkeypatch.setenv("VLLM_MS_FUSED_KERNELS", fused)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype_name]
-    quantized = quantize("qwen3", "mixed", Tool.GOLDEN_STICK)
+    quantized = quantize(name, "mixed", tool)
     folder = quantized.write(tmp_path / "quantized", dtype)
     exact, rounded = quantized.reference(torch.float32), quantized.reference(dtype)
     prompts = ragged_prompts()

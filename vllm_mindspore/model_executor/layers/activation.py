@@ -8,7 +8,7 @@ from mindspore.ops.auto_generate import gen_ops_prim
 
 from vllm_mindspore.device.custom_ops import custom_op
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
-from vllm_mindspore.model_executor.layers.linear import FusedLinear, MergedLinear, build_linear
+from vllm_mindspore.model_executor.layers.linear import build_linear, build_merged
 
 
 class FusedSwiglu(nn.Cell):
@@ -33,8 +33,7 @@ class ChainSwiglu(nn.Cell):
     ) -> None:
         super().__init__()
         names = [f"{name}.gate_proj", f"{name}.up_proj"]
-        projection = FusedLinear if builder.fused else MergedLinear
-        self.gate_up = projection(builder, names, hidden, [inner, inner], bias=bias)
+        self.gate_up = build_merged(builder, names, hidden, [inner, inner], bias=bias)
         self.swiglu = gen_ops_prim.Swiglu()
 
     def construct(self, x: Tensor, slots: Tensor | None = None) -> Tensor:

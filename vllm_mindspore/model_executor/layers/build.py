@@ -11,7 +11,8 @@ from mindspore import Parameter
 from vllm_mindspore.model_executor.model_loader.adapter_slots import AdapterSlots
 from vllm_mindspore.model_executor.model_loader.source import ParameterSource
 from vllm_mindspore.quantization.plan import FloatPlan, Plan
-from vllm_mindspore.quantization.schemes.base import Projections
+from vllm_mindspore.quantization.schemes.base import LinearParameters, Projections
+from vllm_mindspore.quantization.schemes.float_linear import Float
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,19 @@ class LayerBuilder:
     quantization: Plan = field(default_factory=FloatPlan)
     """How each linear layer is stored."""
 
+    def is_float(self, names: Sequence[str]) -> bool:
+        """Whether these linear layers of one input are not quantized."""
+        return isinstance(self.quantization.scheme(names), Float)
+
+    def linear(
+        self, names: Sequence[str], in_features: int, out_features: Sequence[int], *, bias: bool
+    ) -> LinearParameters:
+        """The parameters of one to three linear layers of one input."""
+        asked = Projections(tuple(names), in_features, tuple(out_features), bias)
+        return self.quantization.scheme(names).parameters(self.source, asked)
+
     def projection(
         self, names: Sequence[str], in_features: int, out_features: Sequence[int], *, bias: bool
     ) -> list[Parameter]:
-        """What the kernels take of one to three linear layers of one input (core/projection.h)."""
-        asked = Projections(tuple(names), in_features, tuple(out_features), bias)
-        return self.quantization.scheme(names).parameters(self.source, asked).fused()
+        """The same as the fused kernels take them (core/projection.h)."""
+        return self.linear(names, in_features, out_features, bias=bias).fused()

@@ -10,15 +10,32 @@ from mindspore import Parameter, ParameterTuple, Tensor, mint, nn, ops
 from vllm_mindspore.device.custom_ops import custom_op
 from vllm_mindspore.model_executor.layers.adapters import build_adapters
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
+from vllm_mindspore.model_executor.layers.quantized_linear import QuantizedLinear
 
 
 def build_linear(
     builder: LayerBuilder, name: str, in_features: int, out_features: int, *, bias: bool = False
 ) -> nn.Cell:
     """One projection with the builder's kernels."""
-    if builder.fused:
-        return FusedLinear(builder, [name], in_features, [out_features], bias=bias)
+    if builder.fused or not builder.is_float([name]):
+        return build_merged(builder, [name], in_features, [out_features], bias=bias)
     return Linear(builder, name, in_features, out_features, bias=bias)
+
+
+def build_merged(
+    builder: LayerBuilder,
+    names: Sequence[str],
+    in_features: int,
+    out_features: Sequence[int],
+    *,
+    bias: bool,
+) -> nn.Cell:
+    """One to three projections of the same input with the builder's kernels; outputs
+    concatenated."""
+    if builder.fused:
+        return FusedLinear(builder, names, in_features, out_features, bias=bias)
+    kind = MergedLinear if builder.is_float(names) else QuantizedLinear
+    return kind(builder, names, in_features, out_features, bias=bias)
 
 
 class Linear(nn.Cell):
@@ -108,7 +125,7 @@ class MergedLinear(nn.Cell):
 
 
 class SplitLinear(nn.Cell):
-    """MergedLinear and a split."""
+    """The merged projections of the primitive chain and a split."""
 
     def __init__(
         self,
@@ -120,7 +137,7 @@ class SplitLinear(nn.Cell):
         bias: bool,
     ) -> None:
         super().__init__()
-        self.merged = MergedLinear(builder, names, in_features, out_features, bias=bias)
+        self.merged = build_merged(builder, names, in_features, out_features, bias=bias)
         self.sizes = tuple(out_features)
 
     def construct(self, x: Tensor, slots: Tensor | None = None) -> tuple[Tensor, ...]:

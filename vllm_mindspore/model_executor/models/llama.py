@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import mindspore
@@ -15,6 +16,7 @@ from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.layers.embedding import build_embedding
 from vllm_mindspore.model_executor.layers.fused_layers import FusedLayers, has_fused_layers
 from vllm_mindspore.model_executor.layers.layernorm import RmsNorm
+from vllm_mindspore.model_executor.layers.linear import build_linear
 from vllm_mindspore.model_executor.layers.rotary_embedding import rotary_tables
 from vllm_mindspore.model_executor.layers.sublayers import (
     build_attention_sublayer,
@@ -164,14 +166,15 @@ class ChainLogits(nn.Cell):
 
     def __init__(self, builder: LayerBuilder, name: str, config: DecoderConfig) -> None:
         super().__init__()
-        self.weight = builder.source.take(name, (config.vocab_size, config.hidden_size))
+        plain = replace(builder, adapters=None)  # there are none beside the head
+        sizes = config.hidden_size, config.vocab_size
+        self.head = build_linear(plain, name.removesuffix(".weight"), *sizes)
         self.gather = ops.Gather()
-        self.matmul = ops.MatMul(transpose_b=True)
         self.cast = ops.Cast()
 
     def construct(self, hidden: Tensor, rows: Tensor) -> Tensor:
         """hidden [T, hidden], rows i32 [R] -> fp32 [R, vocab]."""
-        return self.cast(self.matmul(self.gather(hidden, rows, 0), self.weight), mindspore.float32)
+        return self.cast(self.head(self.gather(hidden, rows, 0)), mindspore.float32)
 
 
 class Llama:
