@@ -90,7 +90,8 @@ def test_signal_ends_a_start(
         family.assert_gone(timeout=GONE_SECONDS)
         log = server.log.read_text(encoding="utf-8", errors="replace")
     assert "Traceback" not in log
-    assert "startup complete" not in log  # it was early enough
+    if moment != ALMOST_SERVING:  # which may be over before the signal arrives
+        assert "startup complete" not in log
     assert not left_in(folder)
 
 
