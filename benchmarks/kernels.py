@@ -23,6 +23,7 @@ from vllm_mindspore.device.kernel_library import ISA_NAMES
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, INTERMEDIATE, VOCABULARY = 1024, 16, 8, 128, 3072, 151936
 BLOCK = 64
+NONE = (None, None)  # offsets and biases
 # Bytes of weight copies that products rotate through.
 ROTATION = 256 << 20
 
@@ -61,6 +62,25 @@ def linear(
         (lambda w=w: library.call("linear", x, 1, [w], None, y)) for w in itertools.cycle(weights)
     )
     return Case(f"{name} {rows}x{cols}x{inner}", calls, size, 2.0 * rows * cols * inner)
+
+
+def weight_only(
+    library: Native, rng: np.random.Generator, dtype: str, bits: int, group: int, rows: int
+) -> Case:
+    """x . w^T of int8 or int4 codes in groups (0: one per output), of gate and up together."""
+    cols, width = 2 * INTERMEDIATE, HIDDEN * bits // 8
+    scale = random(rng, "float32", cols, HIDDEN // group if group else 1)
+    size = cols * width + scale.array.nbytes
+    codes = [
+        Tensor(np.resize(rng.integers(-128, 128, 1 << 20, np.int8), (cols, width)), "int8")
+        for _ in range(ROTATION // size)
+    ]
+    x, y = random(rng, dtype, rows, HIDDEN), empty((rows, cols), dtype)
+    calls = (
+        (lambda w=w: library.call("weight_only_linear", x, bits, group, 1, [w, scale, *NONE], y))
+        for w in itertools.cycle(codes)
+    )
+    return Case(f"int{bits} weights {rows} rows", calls, size, 2.0 * rows * cols * HIDDEN)
 
 
 def gate_up(library: Native, rng: np.random.Generator, dtype: str, rows: int) -> Case:
@@ -122,6 +142,9 @@ def cases(library: Native, dtype: str) -> Iterator[Case]:
     for rows in (1, 8, 32, 512):
         yield from projections(library, rng, dtype, rows)
         yield norm(library, rng, dtype, rows)
+        if dtype != "float32":
+            yield weight_only(library, rng, dtype, 8, 0, rows)
+            yield weight_only(library, rng, dtype, 4, 128, rows)
     for rows in (1, 8, 32):
         yield linear(library, rng, dtype, "lm_head", rows, VOCABULARY, HIDDEN)
     yield attention(library, rng, dtype, 1, 1, 1024)

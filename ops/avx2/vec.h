@@ -18,6 +18,7 @@ struct Vec {
   static Vec zero() { return {_mm256_setzero_ps()}; }
   static Vec set1(float x) { return {_mm256_set1_ps(x)}; }
   static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static Vec load(const int8_t* p) { return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load8(p)))}; }
   static Vec load(const Half* p) { return {_mm256_cvtph_ps(load16(p))}; }
   static Vec load(const BFloat16* p) {
     return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load16(p)), 16))};
@@ -48,6 +49,7 @@ struct Vec {
   }
 
  private:
+  static __m128i load8(const void* p) { return _mm_loadl_epi64(static_cast<const __m128i*>(p)); }
   template <class T>
   static __m128i load16(const T* p) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
@@ -90,6 +92,13 @@ inline void reduce_add4(const Vec (&a)[4], float* out) {
 constexpr bool kHasReduceAdd16 = false;
 template <class V, class Out>
 void reduce_add16(const V (*a)[4], Out (*out)[4]) = delete;
+
+// The signed low and high halves of eight bytes.
+inline void load_nibbles(const uint8_t* p, Vec* low, Vec* high) {
+  const __m256i bytes = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  low->v = _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(bytes, 28), 28));
+  high->v = _mm256_cvtepi32_ps(_mm256_srai_epi32(bytes, 4));
+}
 
 // Rounded to the nearest of -128 .. 127, halves to even; 0 for NaN.
 inline void store_codes(Vec a, int8_t* p, int n) {

@@ -40,6 +40,9 @@ struct Vec {
   static Vec zero() { return {_mm512_setzero_ps()}; }
   static Vec set1(float x) { return {_mm512_set1_ps(x)}; }
   static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static Vec load(const int8_t* p) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+  }
   template <class T>
   static Vec load(const T* p) {
     return {widen(p, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
@@ -133,6 +136,14 @@ inline void reduce_add16(const V (*a)[4], Out (*out)[4]) {
                               _mm512_shuffle_f32x4(halves[0], halves[1], 0xdd));
   }
   _mm512_storeu_ps(out[0], pairs(pairs(columns[0], columns[1]), pairs(columns[2], columns[3])));
+}
+
+// The signed low and high halves of sixteen bytes, looked up.
+inline void load_nibbles(const uint8_t* p, Vec* low, Vec* high) {
+  const __m512 values = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
+  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  low->v = _mm512_permutexvar_ps(bytes, values);  // which looks at four bits
+  high->v = _mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), values);
 }
 
 // Rounded to the nearest of -128 .. 127, halves to even; 0 for NaN.

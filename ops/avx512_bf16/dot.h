@@ -27,6 +27,27 @@ struct Dot<BFloat16> : FloatSums {
 };
 
 template <>
+struct CodeDot<BFloat16> : Dot<BFloat16> {
+  static Chunk one() { return reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3f80)); }
+  static void load_codes(const int8_t* block, int i, Chunk* low, Chunk* high) {
+    *low = _mm512_cvtne2ps_pbh(Vec::load(block + i + 16).v, Vec::load(block + i).v);
+    *high = _mm512_cvtne2ps_pbh(Vec::load(block + kHalfBlock + i + 16).v, Vec::load(block + kHalfBlock + i).v);
+  }
+  // Looked up by five bits, of which the fifth belongs to the other half: the table holds the values twice.
+  static void load_codes(const Int4Pair* block, int i, Chunk* low, Chunk* high) {
+    alignas(64) static constexpr uint16_t kValues[32] = {
+        0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0,  // 0 .. 7
+        0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80,  // -8 .. -1
+        0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0,
+        0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80};
+    const __m512i values = _mm512_load_si512(kValues);
+    const __m512i bytes = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + i)));
+    *low = reinterpret_cast<__m512bh>(_mm512_permutexvar_epi16(bytes, values));
+    *high = reinterpret_cast<__m512bh>(_mm512_permutexvar_epi16(_mm512_srli_epi16(bytes, 4), values));
+  }
+};
+
+template <>
 struct Dot<int8_t> : IntegerSums {
   using Sum = IntVec;
   using Chunk = __m512i;

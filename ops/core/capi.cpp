@@ -86,6 +86,23 @@ int vmo_core_int8_linear(const vmo_tensor* codes, const vmo_tensor* token_scale,
   return call("int8_linear", body, {needed(codes), maybe(token_scale), Views{w, given * kEach}, needed(y)});
 }
 
+int vmo_core_weight_only_linear(const vmo_tensor* x, int bits, int64_t group, int weights, const vmo_tensor* w,
+                                const vmo_tensor* y) {
+  constexpr const char* kName = "weight_only_linear";
+  constexpr int kEach = 4;
+  const int given = weights < 1 || weights > vmo::kMaxWeights ? 0 : weights;
+  const auto body = [&] {
+    if (bits != 4 && bits != 8) return fail(kName, "got weights of %d bits; expected 4 or 8", bits);
+    vmo::CodedWeight list[vmo::kMaxWeights];
+    for (int i = 0; i < given; ++i) {
+      const vmo_tensor* one = w + i * kEach;
+      list[i] = {one[0], one[1], one[2], one[3]};
+    }
+    return vmo::weight_only_linear(kName, *x, static_cast<vmo::WeightCodes>(bits), group, weights, list, *y);
+  };
+  return call(kName, body, {needed(x), Views{w, given * kEach}, needed(y)});
+}
+
 int vmo_core_lm_head(const vmo_tensor* hidden, const vmo_tensor* rows, const vmo_tensor* weight, const vmo_tensor* y) {
   const auto body = [&] {
     vmo::TensorList list(weight, 1);

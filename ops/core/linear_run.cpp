@@ -124,6 +124,11 @@ void run_gate_up(const ElementKernels& kernels, size_t element, const GateUpArgs
   });
 }
 
+void run_weight_only(void (*kernel)(const WeightOnlyArgs&, const Tile&), const WeightOnlyArgs& args) {
+  for_tiles(args.weights, args.cols, args.rows, args.inner, sizeof(int8_t),
+            [&](const Tile& tile) { kernel(args, tile); });
+}
+
 void run_int8_linear(const ElementKernels& kernels, const Packing& packing, size_t element, const Int8LinearArgs& args) {
   const auto run = [&](const Int8LinearArgs& group) {
     for_tiles(group.weights, group.cols, group.rows, group.inner, sizeof(int8_t),

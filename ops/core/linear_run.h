@@ -11,6 +11,8 @@ void set_batch_invariant(bool on);
 
 void run_linear(const ElementKernels& kernels, size_t element, const LinearArgs& args);
 void run_int8_linear(const ElementKernels& kernels, const Packing& packing, size_t element, const Int8LinearArgs& args);
+// `kernel`: that of the codes.
+void run_weight_only(void (*kernel)(const WeightOnlyArgs&, const Tile&), const WeightOnlyArgs& args);
 void run_gate_up(const ElementKernels& kernels, size_t element, const GateUpArgs& args);
 
 }  // namespace vmo

@@ -22,13 +22,9 @@ Status code_space(const char* op, const Projection& projection, int64_t rows, Co
   return kOk;
 }
 
-Status project_codes(const char* op, const Projection& projection, const TensorView& x, const TensorView& y) {
-  int64_t rows = 0, columns = 0;
-  VMO_TRY(row_extents(op, "x", x, &rows, &columns));
-  if (columns != projection.inner) {
-    return fail(op, "argument x has shape %s; expected rows of %lld elements", shape_text(x),
-                static_cast<long long>(projection.inner));
-  }
+// `rows`: of x.
+Status project_codes(const char* op, const Projection& projection, const TensorView& x, int64_t rows,
+                     const TensorView& y) {
   CodeSpace space;
   VMO_TRY(code_space(op, projection, rows, &space));
   const TensorView codes = contiguous_view(space.codes.data, DType::kInt8, x.ndim, x.shape);
@@ -36,30 +32,72 @@ Status project_codes(const char* op, const Projection& projection, const TensorV
   return int8_linear(op, codes, space.token_scale, projection.weights, projection.w, y);
 }
 
+Status project_floats(const char* op, const Projection& projection, const TensorView& x, const TensorView& y) {
+  CodedWeight weights[kMaxWeights];
+  for (int i = 0; i < projection.weights; ++i) {
+    const Int8Weight& w = projection.w[i];
+    weights[i] = {w.weight, w.scale, projection.offsets[i], w.bias};
+  }
+  const bool int4 = projection.kind == ProjectionKind::kWeightInt4;
+  return weight_only_linear(op, x, int4 ? WeightCodes::kInt4 : WeightCodes::kInt8, projection.group,
+                            projection.weights, weights, y);
+}
+
+Status project_quantized(const char* op, const Projection& projection, const TensorView& x, const TensorView& y) {
+  int64_t rows = 0, columns = 0;
+  VMO_TRY(row_extents(op, "x", x, &rows, &columns));
+  if (columns != projection.inner) {
+    return fail(op, "argument x has shape %s; expected rows of %lld elements", shape_text(x),
+                static_cast<long long>(projection.inner));
+  }
+  if (projection.weight_only()) return project_floats(op, projection, x, y);
+  return project_codes(op, projection, x, rows, y);
+}
+
+// Group size and offsets.
+Status read_group(const char* op, const TensorView& descriptor, Projection* out) {
+  out->group = index_at(descriptor, kDescriptorGroup);
+  const int64_t offsets = index_at(descriptor, kDescriptorOffsets);
+  out->has_offsets = offsets == 1;
+  const bool possible = out->weight_only() ? out->group >= 0 && (offsets == 0 || offsets == 1)
+                                           : out->group == 0 && offsets == 0;
+  if (possible) return kOk;
+  return fail(op, "the descriptor of a projection of kind %d has groups of %lld and offsets %lld",
+              static_cast<int>(out->kind), static_cast<long long>(out->group), static_cast<long long>(offsets));
+}
+
 Status read_descriptor(const char* op, const TensorView& descriptor, Projection* out) {
   VMO_TRY(require_vector(op, "descriptor", descriptor, DType::kInt32, kDescriptorElements));
   const int64_t kind = index_at(descriptor, kDescriptorKind);
-  if (kind < 0 || kind > static_cast<int64_t>(ProjectionKind::kPerToken)) {
+  if (kind < 0 || kind > static_cast<int64_t>(ProjectionKind::kWeightInt4)) {
     return fail(op, "the descriptor of a projection has the unknown kind %lld", static_cast<long long>(kind));
   }
   out->kind = static_cast<ProjectionKind>(kind);
   out->inner = index_at(descriptor, kDescriptorInner);
-  if (out->inner > 0) return kOk;
+  if (out->inner > 0) return read_group(op, descriptor, out);
   return fail(op, "the descriptor of a projection has %lld inputs; expected at least 1",
               static_cast<long long>(out->inner));
+}
+
+// Extent of the rows of weights.
+int64_t row_extent(const Projection& projection) {
+  if (projection.kind == ProjectionKind::kWeightInt4) return int4_row_bytes(projection.inner);
+  return projection.quantized() ? projection.inner : kAny;
 }
 
 Status read_weights(const char* op, const char* name, TensorList* list, bool biased, Projection* out) {
   for (int i = 0; i < out->weights; ++i) {
     VMO_TRY(list->take(op, &out->w[i].weight));
-    VMO_TRY(require_shape(op, name, out->w[i].weight, {kAny, out->quantized() ? out->inner : kAny}));
+    VMO_TRY(require_shape(op, name, out->w[i].weight, {kAny, row_extent(*out)}));
   }
   for (int i = 0; biased && i < out->weights; ++i) VMO_TRY(list->take(op, &out->w[i].bias));
   return kOk;
 }
 
-Status read_codes(const char* op, TensorList* list, Projection* out) {
+Status read_scales(const char* op, TensorList* list, Projection* out) {
   for (int i = 0; i < out->weights; ++i) VMO_TRY(list->take(op, &out->w[i].scale));
+  for (int i = 0; out->has_offsets && i < out->weights; ++i) VMO_TRY(list->take(op, &out->offsets[i]));
+  if (out->weight_only()) return kOk;
   ActivationCodes& codes = out->codes;
   codes.kind = static_cast<CodeKind>(out->kind);
   if (out->kind == ProjectionKind::kPerToken) return list->take(op, &codes.scale);
@@ -86,7 +124,7 @@ Status read_projection(const char* op, const char* name, TensorList* list, int w
     VMO_TRY(read_descriptor(op, descriptor, out));
   }
   VMO_TRY(read_weights(op, name, list, biased, out));
-  if (out->quantized()) return read_codes(op, list, out);
+  if (out->quantized()) return read_scales(op, list, out);
   out->inner = out->w[0].weight.shape[1];
   return kOk;
 }
@@ -98,7 +136,7 @@ int64_t width_of(const Projection& projection) {
 }
 
 Status project(const char* op, const Projection& projection, const TensorView& x, const TensorView& y) {
-  if (projection.quantized()) return project_codes(op, projection, x, y);
+  if (projection.quantized()) return project_quantized(op, projection, x, y);
   TensorView weights[kMaxWeights], biases[kMaxWeights];
   for (int i = 0; i < projection.weights; ++i) {
     weights[i] = projection.w[i].weight;
@@ -122,7 +160,7 @@ Status lm_head(const char* op, const TensorView& hidden, const TensorView& rows,
 
 Status plan_projection(const char* op, const Projection& projection, int64_t rows) {
   CodeSpace space;
-  return projection.quantized() ? code_space(op, projection, rows, &space) : kOk;
+  return projection.quantized() && !projection.weight_only() ? code_space(op, projection, rows, &space) : kOk;
 }
 
 }  // namespace vmo

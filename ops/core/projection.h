@@ -22,11 +22,15 @@ class TensorList {
   int left_;
 };
 
-// How a projection is stored. The values are those of descriptors; the first three are those of CodeKind.
-enum class ProjectionKind : int32_t { kFloat = -1, kDivide = 0, kMultiply = 1, kPerToken = 2 };
+// How a projection is stored. The values are those of descriptors. The first three are those of CodeKind: activations
+// and weights are int8. The last two have floats as activations.
+enum class ProjectionKind : int32_t {
+  kFloat = -1, kDivide = 0, kMultiply = 1, kPerToken = 2, kWeightInt8 = 3, kWeightInt4 = 4
+};
 
-// Elements of a descriptor int32: the kind and K.
-enum DescriptorElement { kDescriptorKind, kDescriptorInner, kDescriptorElements };
+// Elements of a descriptor int32: the kind and K; where only weights are quantized the elements along K of a group (0: one
+// group), and 1 if weights have offsets; else two zeros.
+enum DescriptorElement { kDescriptorKind, kDescriptorInner, kDescriptorGroup, kDescriptorOffsets, kDescriptorElements };
 
 struct Projection {
   ProjectionKind kind = ProjectionKind::kFloat;
@@ -34,8 +38,13 @@ struct Projection {
   int64_t inner = 0;          // K
   Int8Weight w[kMaxWeights];  // of floats: only weight and bias
   ActivationCodes codes{};    // of int8 activations
+  // Where only weights are quantized:
+  int64_t group = 0;
+  bool has_offsets = false;
+  TensorView offsets[kMaxWeights];
 
   bool quantized() const { return kind != ProjectionKind::kFloat; }
+  bool weight_only() const { return kind >= ProjectionKind::kWeightInt8; }
 };
 
 // Takes the tensors of a projection of `weights` weights off the list; `name` is that of the weights in messages.
@@ -43,7 +52,8 @@ struct Projection {
 // Of floats: the weights [N, K], then as many biases [N] if `biased`.
 // Quantized: a descriptor, which is what tells them apart; the weights int8 [N, K], the biases as above, as many scales
 // float32 [N]; then with static scales as many quant_bias int32 [N] and the input's scale and offset, both float32 [K];
-// per token the factors float32 [K] of the input.
+// per token the factors float32 [K] of the input. Where only weights are quantized they and their scales are those of
+// CodedWeight (vmo/core.h), and as many offsets follow if there are any.
 Status read_projection(const char* op, const char* name, TensorList* list, int weights, bool biased, Projection* out);
 
 // Outputs per row.

@@ -19,6 +19,10 @@ struct Vec {
   static Vec zero() { return {Register{}}; }
   static Vec set1(float x) { return {Register{x, x, x, x}}; }
   static Vec load(const float* p) { return {vmo::load_unaligned<Register>(p)}; }
+  static Vec load(const int8_t* p) {
+    return {Register{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]),
+                     static_cast<float>(p[3])}};
+  }
   template <class T>
   static Vec load(const T* p) {
     Vec r = zero();
@@ -85,6 +89,14 @@ inline void reduce_add4(const Vec (&a)[4], float* out) {
 constexpr bool kHasReduceAdd16 = false;
 template <class V, class Out>
 void reduce_add16(const V (*a)[4], Out (*out)[4]) = delete;
+
+// The signed low and high halves of kLanes bytes.
+inline void load_nibbles(const uint8_t* p, Vec* low, Vec* high) {
+  for (int i = 0; i < Vec::kLanes; ++i) {
+    low->v[i] = static_cast<float>((p[i] & 15) - ((p[i] & 8) << 1));
+    high->v[i] = static_cast<float>((p[i] >> 4) - ((p[i] & 128) >> 3));
+  }
+}
 
 // Rounded to the nearest of -128 .. 127, halves to even; 0 for NaN.
 inline void store_codes(Vec a, int8_t* p, int n) {

@@ -24,6 +24,7 @@ using vmo::Packing;
 using vmo::QuantizeArgs;
 using vmo::RotaryArgs;
 using vmo::Tile;
+using vmo::WeightOnlyArgs;
 
 }  // namespace
 
@@ -40,4 +41,6 @@ using vmo::Tile;
 #include "kernels/peak.inl"
 #include "kernels/quantize.inl"
 #include "kernels/rotary.inl"
+#include "kernels/weight_only.inl"
+
 #include "kernels/table.inl"

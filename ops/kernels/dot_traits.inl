@@ -50,6 +50,24 @@ struct EvenOddDot : FloatSums {
   static V mac(V sum, Chunk a, Chunk b) { return fma(a.odd, b.odd, fma(a.even, b.even, sum)); }
 };
 
+// Codes of weights lie in blocks along K. Element i of an int8 block is its byte i; int4 elements i and kHalfBlock + i
+// are the low and the high half of byte i, in two's complement.
+constexpr int kCodeBlock = 64, kHalfBlock = 32;
+struct Int4Pair {
+  uint8_t bits;
+};
+
+// Products of floats and codes, one vector of each half of a block per step; instruction sets may have better ones.
+template <class T>
+struct CodeDot : WidenDot<T> {
+  static Vec one() { return Vec::set1(1.0f); }
+  static void load_codes(const int8_t* block, int i, Vec* low, Vec* high) {
+    *low = Vec::load(block + i);
+    *high = Vec::load(block + kHalfBlock + i);
+  }
+  static void load_codes(const Int4Pair* block, int i, Vec* low, Vec* high) { load_nibbles(&block[i].bits, low, high); }
+};
+
 // Elements of the left operand.
 template <class D, class T>
 inline typename D::Chunk load_left(const T* p) {

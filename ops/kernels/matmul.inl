@@ -33,8 +33,8 @@ inline void store_row(const float* sums, const T* bias, int cols, Out* y) {
   }
 }
 
-template <class T>
-inline void store_linear(const LinearArgs& args, const Tile& tile, const float* sums) {
+template <class T, class Args>
+inline void store_linear(const Args& args, const Tile& tile, const float* sums) {
   int64_t column = tile.n0;
   for (int i = 0; i < tile.weight; ++i) column += args.cols[i];
   const int cols = static_cast<int>(tile.n1 - tile.n0);

@@ -11,6 +11,10 @@ ElementKernels element_kernels() {
   kernels.gate_up = gate_up<T>;
   kernels.quantize = quantize<T>;
   kernels.int8_linear = int8_linear<T>;
+  if constexpr (sizeof(T) == 2) {
+    kernels.int8_weight = weight_only<T, int8_t>;
+    kernels.int4_weight = weight_only<T, Int4Pair>;
+  }
   kernels.norm = norm<T>;
   kernels.rotary = rotary<T>;
   kernels.activation = activation<T>;

@@ -3,6 +3,7 @@
 #include "arguments.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "core/check.h"
 #include "core/guard.h"
@@ -15,11 +16,10 @@ Status Arguments::require_count(int expected) const {
   return fail(op_, "got %d arguments; expected at least %d", count_, expected);
 }
 
-Status Arguments::view(int i, TensorView* out) const {
+Status Arguments::view(int i, DType dtype, TensorView* out) const {
   if (ndims_[i] < 0 || ndims_[i] > kMaxRank) {
     return fail(op_, "argument %d has %d dimensions; expected 0 to %d", i, ndims_[i], kMaxRank);
   }
-  const DType dtype = parse_dtype(dtypes_[i]);
   if (dtype == DType::kInvalid) {
     return fail(op_, "argument %d has the unsupported type \"%s\"", i, dtypes_[i] == nullptr ? "" : dtypes_[i]);
   }
@@ -31,10 +31,12 @@ Status Arguments::view(int i, TensorView* out) const {
   return kOk;
 }
 
-Status Arguments::input(int i, TensorView* out) const {
+Status Arguments::input(int i, TensorView* out) const { return input_as(i, parse_dtype(dtypes_[i]), out); }
+
+Status Arguments::input_as(int i, DType dtype, TensorView* out) const {
   *out = TensorView{};
-  if (absent(i) && parse_dtype(dtypes_[i]) == DType::kInvalid) return kOk;  // None
-  if (view(i, out) != kOk) return kError;
+  if (absent(i) && dtype == DType::kInvalid) return kOk;  // None
+  if (view(i, dtype, out) != kOk) return kError;
   if (info_ == nullptr) return kOk;
   const auto layout = info_->layout(static_cast<size_t>(i));
   if (!layout.has_value()) return kOk;
@@ -52,7 +54,15 @@ Status Arguments::weight(int i, DType dtype, TensorView* out) const {
   return kOk;
 }
 
-Status Arguments::output(int from_end, TensorView* out) const { return view(count_ - from_end, out); }
+Status Arguments::codes(int i, TensorView* out, bool* int4) const {
+  *int4 = dtypes_[i] != nullptr && std::strcmp(dtypes_[i], "int4") == 0;
+  return *int4 ? input_as(i, DType::kInt8, out) : input(i, out);
+}
+
+Status Arguments::output(int from_end, TensorView* out) const {
+  const int i = count_ - from_end;
+  return view(i, parse_dtype(dtypes_[i]), out);
+}
 
 namespace {
 
@@ -106,7 +116,7 @@ void Arguments::record_outputs() const {
   const int inputs = info_ == nullptr ? count_ - custom_outputs_ : static_cast<int>(info_->input_count());
   for (int i = std::max(inputs, 0); i < count_; ++i) {
     TensorView out;
-    if (view(i, &out) == kOk) record_footprint(out.data, out.bytes());
+    if (view(i, parse_dtype(dtypes_[i]), &out) == kOk) record_footprint(out.data, out.bytes());
   }
 }
 

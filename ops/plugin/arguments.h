@@ -34,6 +34,8 @@ class Arguments {
   // Input that holds weights for values of type `dtype`: bfloat16 may come as int16 of the same bits, since MindSpore
   // moves bfloat16 parameters to memory of its own.
   Status weight(int i, DType dtype, TensorView* out) const;
+  // Input that holds codes of weights: int8, or bytes of two int4 (then read as int8).
+  Status codes(int i, TensorView* out, bool* int4) const;
   // Output counted from the end: output(1) is the last argument.
   Status output(int from_end, TensorView* out) const;
   Status integer(int i, const char* name, int64_t* out) const;
@@ -45,7 +47,8 @@ class Arguments {
   void record_outputs() const;
 
  private:
-  Status view(int i, TensorView* out) const;
+  Status view(int i, DType dtype, TensorView* out) const;
+  Status input_as(int i, DType dtype, TensorView* out) const;
 
   const char* op_;
   int count_;

@@ -38,7 +38,9 @@ def test_kernels_on_emulated_tiles(library: Native, emulated: Path) -> None:
     """The kernel tests themselves, of the amx level, on that library."""
     if not library.control.isa_supported("avx512_bf16"):
         pytest.skip("the rest of the amx level needs avx512_bf16")
-    files = [f"ops/tests/test_{name}.py" for name in ("matmul", "int8", "guard_pages")]
+    files = [
+        f"ops/tests/test_{name}.py" for name in ("matmul", "int8", "weight_only", "guard_pages")
+    ]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "amx", *files],
         env={**os.environ, "VMO_TEST_LIBRARY": str(emulated)},

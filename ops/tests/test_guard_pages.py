@@ -88,6 +88,26 @@ def test_int8(
         isa.call("int8_linear", codes, token_scale, 1, [w, scale, quant_bias, bias], y)
 
 
+@pytest.mark.parametrize("dtype", DENSE[1:])
+@pytest.mark.parametrize("at_end", [True, False])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_weight_only(
+    isa: Native, guards: Guards, dtype: str, at_end: bool, bits: int, rng: np.random.Generator
+) -> None:
+    def place(values: npt.NDArray[np.floating], kind: str) -> Tensor:
+        return guards.place(tensor(values, kind), at_end=at_end)
+
+    for rows, cols, inner in ((1, 3, 37), (5, 6, 1), (3, 5, 64), (9, 7, 65), (6, 17, 128)):
+        group = 64 if inner == 128 else 0
+        width = inner if bits == 8 else -(-inner // 64) * 32
+        shape = (cols, inner // group) if group else (cols,)
+        x, bias = (place(rng.standard_normal(s), dtype) for s in ((rows, inner), cols))
+        w, y = place(np.ones((cols, width)), "int8"), place(np.ones((rows, cols)), dtype)
+        scale, offset = (place(np.ones(shape), "float32") for _ in range(2))
+        isa.call("weight_only_linear", x, bits, group, 1, [w, scale, offset, bias], y)
+        isa.call("weight_only_linear", x, bits, group, 1, [w, scale, None, None], y)
+
+
 @pytest.mark.parametrize("dtype", DENSE)
 @pytest.mark.parametrize("at_end", [True, False])
 def test_rowwise(

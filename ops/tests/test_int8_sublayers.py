@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fused layers with int8 projections: bit for bit the operations they are made of."""
+"""Fused layers with quantized projections: bit for bit the operations they are made of."""
 
 from __future__ import annotations
 
@@ -24,13 +24,20 @@ from ops.tests.test_sublayers import (
     attention,
     copies,
 )
+from vllm_mindspore.quantization import primitives
 
 SIZES = [HEADS * DIM, KV_HEADS * DIM, KV_HEADS * DIM]
 STATIC, PER_TOKEN = "static", "per token"
+# Weights alone; of the first some have offsets.
+WEIGHT_INT8, WEIGHT_INT4 = "int8 weights", "int4 weights"
+KINDS = {STATIC: 0, PER_TOKEN: 2, WEIGHT_INT8: 3, WEIGHT_INT4: 4}  # vmo::ProjectionKind
+# float32 is not for weights alone.
+EACH_PAIR = [(dtype, scheme) for dtype in DENSE for scheme in (STATIC, PER_TOKEN)]
+EACH_PAIR += [(dtype, scheme) for dtype in DENSE[1:] for scheme in (WEIGHT_INT8, WEIGHT_INT4)]
 
 
 class Projection:
-    """One to three int8 weights of one input, as the list holds them, and as operations."""
+    """One to three quantized weights of one input, as the list holds them, and as operations."""
 
     def __init__(
         self,
@@ -43,38 +50,46 @@ class Projection:
         def floats(low: float, high: float, size: int) -> Tensor:
             return tensor(rng.uniform(low, high, size), "float32")
 
-        self.scheme = scheme
-        codes = [rng.integers(-128, 128, (size, inner), np.int8) for size in sizes]
+        self.scheme, self.inner = scheme, inner
+        limit = 8 if scheme == WEIGHT_INT4 else 128
+        codes = [rng.integers(-limit, limit, (size, inner), np.int8) for size in sizes]
+        if scheme == WEIGHT_INT4:
+            codes = [primitives.int4_blocks(each) for each in codes]
         self.weights = [Tensor(each, "int8") for each in codes]
         self.biases = biases
         self.scales = [floats(1e-5, 1e-4, size) for size in sizes]
         sums = [rng.integers(-5000, 5000, size, np.int32) for size in sizes]
         self.quant_biases = [Tensor(each, "int32") for each in sums] if scheme == STATIC else []
-        self.input = [floats(0.01, 0.05, inner)]
+        self.offsets = [floats(-9, 9, size) for size in sizes] if scheme == WEIGHT_INT8 else []
+        self.input = [floats(0.01, 0.05, inner)] if scheme in (STATIC, PER_TOKEN) else []
         if scheme == STATIC:
             self.input.append(tensor(np.full(inner, 3.0), "float32"))
 
     def tensors(self) -> list[Tensor]:
-        inner = self.weights[0].array.shape[1]
-        kind = 0 if self.scheme == STATIC else 2
-        descriptor = Tensor(np.array([kind, inner], np.int32), "int32")
-        parts = [*self.weights, *self.biases, *self.scales, *self.quant_biases, *self.input]
-        return [descriptor, *parts]
+        numbers = [KINDS[self.scheme], self.inner, 0, int(bool(self.offsets))]
+        descriptor = Tensor(np.array(numbers, np.int32), "int32")
+        parts = [*self.weights, *self.biases, *self.scales, *self.offsets, *self.quant_biases]
+        return [descriptor, *parts, *self.input]
 
     def run(self, library: Native, x: Tensor) -> Tensor:
+        y = empty((len(x.array), sum(len(w.array) for w in self.weights)), x.dtype)
+        if not self.input:
+            bits = 4 if self.scheme == WEIGHT_INT4 else 8
+            flat = self.flat(self.weights, self.scales, self.offsets, self.biases)
+            library.call("weight_only_linear", x, bits, 0, len(self.weights), flat, y)
+            return y
         codes = Tensor(np.zeros(x.array.shape, np.int8), "int8")
         static = self.scheme == STATIC
         scales = None if static else empty((len(x.array),), "float32")
         offset = self.input[1] if static else None
         library.call("quantize", x, 0 if static else 2, self.input[0], offset, codes, scales)
-        flat = [
-            part[i] if part else None
-            for i in range(len(self.weights))
-            for part in (self.weights, self.scales, self.quant_biases, self.biases)
-        ]
-        y = empty((len(x.array), sum(len(w.array) for w in self.weights)), x.dtype)
+        flat = self.flat(self.weights, self.scales, self.quant_biases, self.biases)
         library.call("int8_linear", codes, scales, len(self.weights), flat, y)
         return y
+
+    def flat(self, *parts: list[Tensor]) -> list[Tensor | None]:
+        """Those of the first weight, then those of the next."""
+        return [part[i] if part else None for i in range(len(self.weights)) for part in parts]
 
 
 def run_attention(
@@ -98,8 +113,7 @@ def run_mlp(
     return down.run(isa, activated), summed
 
 
-@pytest.mark.parametrize("dtype", DENSE)
-@pytest.mark.parametrize("scheme", [STATIC, PER_TOKEN])
+@pytest.mark.parametrize(("dtype", "scheme"), EACH_PAIR)
 def test_attention_equals_its_operations(
     isa: Native, dtype: str, scheme: str, rng: np.random.Generator
 ) -> None:
@@ -118,15 +132,16 @@ def test_attention_equals_its_operations(
     np.testing.assert_array_equal(given.caches[0].array, caches[0].array)
 
 
-@pytest.mark.parametrize("dtype", DENSE)
-@pytest.mark.parametrize("schemes", [(STATIC, STATIC), (STATIC, PER_TOKEN), (PER_TOKEN, STATIC)])
+@pytest.mark.parametrize(("dtype", "scheme"), EACH_PAIR)
+@pytest.mark.parametrize("gate_up_scheme", [STATIC, None])
 def test_mlp_equals_its_operations(
-    isa: Native, dtype: str, schemes: tuple[str, str], rng: np.random.Generator
+    isa: Native, dtype: str, scheme: str, gate_up_scheme: str | None, rng: np.random.Generator
 ) -> None:
+    """Both projections alike, and a static one in front of another."""
     shapes = [(TOKENS, HIDDEN), (TOKENS, HIDDEN), (HIDDEN,)]
     x, residual, gamma = (tensor(rng.standard_normal(s), dtype) for s in shapes)
-    gate_up = Projection(rng, schemes[0], [INNER, INNER], HIDDEN, [])
-    down = Projection(rng, schemes[1], [HIDDEN], INNER, [])
+    gate_up = Projection(rng, gate_up_scheme or scheme, [INNER, INNER], HIDDEN, [])
+    down = Projection(rng, scheme, [HIDDEN], INNER, [])
     found = [empty((TOKENS, HIDDEN), dtype) for _ in range(2)]
     epsilon = tensor([EPSILON], "float32")
     call = [x, residual, gamma, *gate_up.tensors(), *down.tensors(), epsilon]
@@ -139,11 +154,12 @@ def test_mlp_equals_its_operations(
 
 @pytest.mark.parametrize("dtype", DENSE)
 def test_a_decoder_of_mixed_layers(isa: Native, dtype: str, rng: np.random.Generator) -> None:
-    """A float layer, a static one, one per token: each takes its own number of tensors."""
+    """A float layer and one of each kind: each takes its own number of tensors."""
     shared = attention(rng, dtype)
     weights, caches = [], []
     layers = []
-    for scheme in (None, STATIC, PER_TOKEN):
+    others = () if dtype == "float32" else (WEIGHT_INT8, WEIGHT_INT4)
+    for scheme in (None, STATIC, PER_TOKEN, *others):
         given = attention(rng, dtype)
         given.block[2:], given.attributes = shared.block[2:], shared.attributes
         gamma = tensor(rng.standard_normal(HIDDEN), dtype)
@@ -210,11 +226,15 @@ def test_lists_that_end_early_are_refused(library: Native, rng: np.random.Genera
 @pytest.mark.parametrize(
     ("descriptor", "message"),
     [
-        ([9, HIDDEN], "unknown kind 9"),
-        ([-1, HIDDEN], "unknown kind -1"),
-        ([0, 0], "has 0 inputs; expected at least 1"),
-        ([0, HIDDEN + 1], f"shape [{INNER}, {HIDDEN}]; expected [*, {HIDDEN + 1}]"),
-        ([0], "argument descriptor has shape [1]; expected [2]"),
+        ([9, HIDDEN, 0, 0], "unknown kind 9"),
+        ([-1, HIDDEN, 0, 0], "unknown kind -1"),
+        ([0, 0, 0, 0], "has 0 inputs; expected at least 1"),
+        ([0, HIDDEN + 1, 0, 0], f"shape [{INNER}, {HIDDEN}]; expected [*, {HIDDEN + 1}]"),
+        ([4, HIDDEN, 0, 0], f"shape [{INNER}, {HIDDEN}]; expected [*, 32]"),
+        ([0, HIDDEN, 64, 0], "of kind 0 has groups of 64 and offsets 0"),
+        ([3, HIDDEN, -64, 0], "of kind 3 has groups of -64 and offsets 0"),
+        ([3, HIDDEN, 0, 2], "of kind 3 has groups of 0 and offsets 2"),
+        ([0, HIDDEN], "argument descriptor has shape [2]; expected [4]"),
     ],
 )
 def test_descriptors_that_do_not_fit_are_refused(
@@ -225,6 +245,33 @@ def test_descriptors_that_do_not_fit_are_refused(
     outputs = [empty((TOKENS, HIDDEN), "float32") for _ in range(2)]
     with pytest.raises(NativeError, match=re.escape(message)):
         library.call("mlp_sublayer", [*call, *outputs], len(call))
+
+
+def test_rows_that_blocks_would_hide_are_refused(library: Native, rng: np.random.Generator) -> None:
+    """int4 weights of 52 and of 60 inputs have as many bytes."""
+    call = [tensor(rng.standard_normal(s), "bfloat16") for s in ((2, HIDDEN), (2, HIDDEN), HIDDEN)]
+    call += Projection(rng, WEIGHT_INT4, [INNER, INNER], HIDDEN, []).tensors()
+    call += Projection(rng, WEIGHT_INT4, [HIDDEN], INNER, []).tensors()
+    call[3].array[1] = 60
+    outputs = [empty((2, HIDDEN), "bfloat16") for _ in range(2)]
+    message = f"x has shape [2, {HIDDEN}]; expected rows of 60 elements"
+    with pytest.raises(NativeError, match=re.escape(message)):
+        library.call("mlp_sublayer", [*call, tensor([EPSILON], "float32"), *outputs], len(call) + 1)
+
+
+@pytest.mark.parametrize("scheme", [WEIGHT_INT8, WEIGHT_INT4])
+def test_weights_alone_take_no_memory_for_codes(
+    library: Native, scheme: str, rng: np.random.Generator
+) -> None:
+    shapes = [(TOKENS, HIDDEN), (TOKENS, HIDDEN), (HIDDEN,)]
+    call = [tensor(rng.standard_normal(s), "bfloat16") for s in shapes]
+    call += Projection(rng, scheme, [INNER, INNER], HIDDEN, []).tensors()
+    call += Projection(rng, scheme, [HIDDEN], INNER, []).tensors()
+    call.append(tensor([EPSILON], "float32"))
+    outputs = [empty((TOKENS, HIDDEN), "bfloat16") for _ in range(2)]
+    library.control.start_footprint()
+    library.call("mlp_sublayer", [*call, *outputs], len(call))
+    assert library.control.stop_footprint() == TOKENS * 2 * (HIDDEN + INNER + 2 * INNER)
 
 
 def test_work_memory_is_recorded(library: Native, rng: np.random.Generator) -> None:

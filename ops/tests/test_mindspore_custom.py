@@ -102,7 +102,7 @@ def test_quantized_linear_and_lm_head(dtype: str, rng: np.random.Generator) -> N
     """Inference finds the weights behind the descriptor."""
     codes = [rng.integers(-128, 128, (n, 8), np.int8) for n in (5, 7)]
     scales = [rng.uniform(1e-3, 1e-2, n).astype(np.float32) for n in (5, 7)]
-    descriptor, factors = to_ms([2, 8], "int32"), to_ms(np.ones(8), "float32")
+    descriptor, factors = to_ms([2, 8, 0, 0], "int32"), to_ms(np.ones(8), "float32")
     weights = [to_ms(w, "int8") for w in codes]
     given = [to_ms(v, "float32") for v in scales]
     both = [descriptor, *weights, *given, factors]
@@ -121,6 +121,21 @@ def test_quantized_linear_and_lm_head(dtype: str, rng: np.random.Generator) -> N
         np.testing.assert_array_equal(to_np(y), rounded(np.concatenate(expected, 1), dtype))
         logits = head_cell(to_ms(x, dtype), to_ms([tokens - 1], "int32"), *head)
         np.testing.assert_array_equal(to_np(logits), expected[1][tokens - 1 :])
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_linear_of_grouped_weights(bits: int, rng: np.random.Generator) -> None:
+    """The descriptor tells the kernel the groups, inference needs no more than the shapes."""
+    limit = 1 << (bits - 1)
+    codes = rng.integers(-limit, limit, (5, 128), np.int8)
+    stored = codes if bits == 8 else primitives.int4_blocks(codes)
+    scale = rng.uniform(1e-3, 1e-2, (5, 2)).astype(np.float32)
+    kind = 3 if bits == 8 else 4
+    tensors = [to_ms([kind, 128, 64, 0], "int32"), to_ms(stored, "int8"), to_ms(scale, "float32")]
+    cell = graph(custom("vmo_linear_1", 4), [to_ms(np.ones((1, 128)), "bfloat16"), *tensors])
+    x = rng.standard_normal((3, 128))
+    exact = rounded(x, "bfloat16") @ primitives.dequantize_weight(codes, scale).T
+    check(cell(to_ms(x, "bfloat16"), *tensors), exact, "bfloat16")
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ops.tests.mindspore_tensors import rounded, run, to_ms, to_np
+from ops.tests.native import UNIT_ROUNDOFF
 from vllm_mindspore.quantization import primitives
 
 pytestmark = pytest.mark.usefixtures("mindspore_cpu")
@@ -103,3 +104,61 @@ def test_quant_matmul_per_token(dynamic: bool, rng: np.random.Generator) -> None
     found = run(product, inputs, dynamic)
     wanted = primitives.dequantize_per_token(primitives.accumulate(x, w), scale, tokens)
     np.testing.assert_array_equal(to_np(found), rounded(wanted, "bfloat16"))
+
+
+def weight_quant_inputs(
+    rng: np.random.Generator, dtype: str, bits: int, groups: int, transpose: bool
+) -> tuple[list[object], list[object]]:
+    """x, weight, scale, offset and bias for MindSpore, and rounded for numpy."""
+    import mindspore as ms
+
+    limit = 1 << (bits - 1)
+    w = rng.integers(-limit, limit, (6, 128), np.int8)
+    shape = (6, groups) if groups else (6,)
+    scale = rounded(rng.uniform(1e-3, 1e-2, shape), dtype)
+    offset = rounded(rng.integers(-limit, limit, shape), dtype)
+    x, bias = rng.standard_normal((5, 128)), rng.standard_normal(6)
+    stored = w if transpose else np.ascontiguousarray(w.T)
+    if bits == 4:
+        packed = stored.view(np.uint8) & 0xF
+        packed = (packed[:, 0::2] | packed[:, 1::2] << 4).view(np.int8)
+        weight = ms.Tensor(packed, dtype=ms.qint4x2)
+    else:
+        weight = to_ms(stored, "int8")
+    parameters = [v if transpose or not groups else v.T for v in (scale, offset)]
+    given = [to_ms(x, dtype), weight, *(to_ms(v, dtype) for v in (*parameters, bias))]
+    return given, [rounded(x, dtype), w, scale, offset, rounded(bias, dtype)]
+
+
+@pytest.mark.parametrize("transpose", [True, False])
+@pytest.mark.parametrize("groups", [0, 2])
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("dtype", HALVES)
+def test_weight_quant_matmul(
+    dtype: str, bits: int, groups: int, transpose: bool, dynamic: bool, rng: np.random.Generator
+) -> None:
+    from mindspore.ops.auto_generate import gen_ops_prim
+
+    group = 128 // groups if groups else 0
+    matmul = gen_ops_prim.WeightQuantBatchMatmul(False, transpose, group)
+    inputs, (x, w, scale, offset, bias) = weight_quant_inputs(rng, dtype, bits, groups, transpose)
+
+    def product(x: object, w: object, scale: object, offset: object, bias: object) -> object:
+        return matmul(x, w, scale, offset, None, None, bias)
+
+    found = to_np(run(product, inputs, dynamic)).astype(np.float64)
+    exact = x @ primitives.dequantize_weight(w, scale, offset).astype(np.float64).T + bias
+    size = np.abs(x) @ np.abs(primitives.dequantize_weight(w, scale, offset)).T + np.abs(bias)
+    limit = UNIT_ROUNDOFF[dtype] * np.abs(exact) + 64 * UNIT_ROUNDOFF["float32"] * size
+    assert (np.abs(found - exact) <= limit).all()
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_weight_quant_matmul_without_options(dtype: str, rng: np.random.Generator) -> None:
+    from mindspore.ops.auto_generate import gen_ops_prim
+
+    inputs, (x, w, scale, _, _) = weight_quant_inputs(rng, dtype, 8, 0, True)
+    found = run(gen_ops_prim.WeightQuantBatchMatmul(False, True), inputs[:3], False)
+    exact = x @ primitives.dequantize_weight(w, scale).astype(np.float64).T
+    limit = UNIT_ROUNDOFF[dtype] * np.abs(exact) + 1e-5
+    assert (np.abs(to_np(found) - exact) <= limit).all()

@@ -211,3 +211,16 @@ def test_golden_stick_packs_like_us(layer: int, name: str) -> None:
     ]
     step = np.repeat(scales[0], codes.shape[1] // scales[0].shape[1], axis=1)
     assert (np.abs(weights[0] - weights[1]) <= 0.5001 * (step + scales[1][:, None])).all()
+
+
+@pytest.mark.parametrize("inner", [1, 32, 63, 64, 65, 130])
+def test_int4_blocks(inner: int, rng: np.random.Generator) -> None:
+    """Element i of 64 is the low half of byte i, element 32 + i the high half."""
+    codes = rng.integers(-8, 8, (3, inner), np.int8)
+    blocks = primitives.int4_blocks(codes)
+    assert blocks.shape == (3, -(-inner // 64) * 32)
+    for k in range(inner):
+        byte = blocks[:, k // 64 * 32 + k % 32].view(np.uint8)
+        nibble = (byte >> 4 if k % 64 >= 32 else byte & 0xF).astype(np.int8)
+        np.testing.assert_array_equal(np.where(nibble > 7, nibble - 16, nibble), codes[:, k])
+    assert np.count_nonzero(blocks.view(np.uint8)) <= codes.size

@@ -20,6 +20,8 @@ Int64s = npt.NDArray[np.int64]
 
 INT8_MIN, INT8_MAX = -128, 127
 INT4_MIN, INT4_MAX = -8, 7
+INT4_BLOCK = 64
+"""Elements along K that lie together in memory for the kernels."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,21 @@ def unpack_int4(packed: Int8s) -> Int8s:
     columns[:, 0::2] = (packed.view(np.uint8) << 4).view(np.int8) >> 4
     columns[:, 1::2] = packed >> 4
     return np.ascontiguousarray(columns.T)
+
+
+def int4_blocks(codes: Int8s) -> Int8s:
+    """Codes [N, K] as kernels take them: [N, 32 * ceil(K / 64)].
+
+    Byte i of the 32 bytes of 64 elements holds element i in its low half, element 32 + i in its
+    high half; a row is filled up with zeros.
+    """
+    rows, inner = codes.shape
+    blocks = -(-inner // INT4_BLOCK)
+    filled = np.zeros((rows, blocks * INT4_BLOCK), np.uint8)
+    filled[:, :inner] = codes.view(np.uint8) & 0xF
+    halves = filled.reshape(rows, blocks, 2, INT4_BLOCK // 2)
+    found: Int8s = (halves[:, :, 0] | halves[:, :, 1] << 4).reshape(rows, -1).view(np.int8)
+    return found
 
 
 def _single(values: npt.ArrayLike) -> npt.NDArray[np.float32]:

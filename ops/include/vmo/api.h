@@ -46,6 +46,9 @@ VMO_API int vmo_core_quantize(const vmo_tensor* x, int kind, const vmo_tensor* s
 // For each weight four tensors: weight, scale, quant_bias and bias; the last two may be absent (null data).
 VMO_API int vmo_core_int8_linear(const vmo_tensor* codes, const vmo_tensor* token_scale, int weights,
                                  const vmo_tensor* w, const vmo_tensor* y);
+// bits: 8 or 4. For each weight four tensors: weight, scale, offset and bias; the last two may be absent (null data).
+VMO_API int vmo_core_weight_only_linear(const vmo_tensor* x, int bits, int64_t group, int weights, const vmo_tensor* w,
+                                        const vmo_tensor* y);
 VMO_API int vmo_core_lm_head(const vmo_tensor* hidden, const vmo_tensor* rows, const vmo_tensor* weight,
                              const vmo_tensor* y);
 VMO_API int vmo_core_lora(const vmo_tensor* y, const vmo_tensor* x, const vmo_tensor* slots, const vmo_tensor* a,

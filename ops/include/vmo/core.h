@@ -54,6 +54,27 @@ struct Int8Weight {
 Status int8_linear(const char* op, const TensorView& codes, const TensorView& token_scale, int weights,
                    const Int8Weight* w, const TensorView& y);
 
+// A weight of codes for floats.
+enum class WeightCodes : int32_t { kInt4 = 4, kInt8 = 8 };
+
+constexpr int64_t kInt4Block = 64;  // elements along K that lie together
+inline int64_t int4_row_bytes(int64_t inner) { return (inner / kInt4Block + (inner % kInt4Block != 0)) * (kInt4Block / 2); }
+
+struct CodedWeight {
+  // int8 [N, K]; or for int4 [N, 32 * ceil(K / 64)]: of each 64 elements, byte i holds element i in its low half and
+  // element 32 + i in its high half, two's complement.
+  TensorView weight;
+  TensorView scale;   // float32 [N], or [N, K / group]
+  TensorView offset;  // like scale, added to the codes; or null data
+  TensorView bias;    // [N] in the dtype of x, or null data
+};
+
+// y[..., N1+N2+..] = x . ((weight_i + offset_i) * scale_i)^T (+ bias_i) of x [..., K] float16 or bfloat16, accumulated in
+// float32 and rounded once; y has the dtype of x or float32. `group`: elements along K that share a scale, a multiple of
+// 64 that divides K; 0: all of them.
+Status weight_only_linear(const char* op, const TensorView& x, WeightCodes codes, int64_t group, int weights,
+                          const CodedWeight* w, const TensorView& y);
+
 // out[T, sum of N_i] = y + per row t the product of x[t, K] with adapter slots[t]: inner = x . a[slot, parts * R, K]^T,
 // rounded to the dtype, then part i of out gets inner[i * R : (i + 1) * R] . b_i[N_i, slot, R]^T, added in float32 and
 // rounded once. A negative slot leaves the row as it is. slots int32 or int64 [T]; 1 to 3 parts.

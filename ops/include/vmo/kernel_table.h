@@ -83,6 +83,28 @@ struct Int8LinearArgs {
   const char* packed;
 };
 
+// y[m, n] = sum over groups g of scale[n, g] * sum_{k in g} x[m, k] * (w[n, k] + offset[n, g]) (+ bias[n]), rounded
+// once. int4 codes: blocks of 64 elements in 32 bytes, byte i holding elements i (low half) and 32 + i (high half); a row
+// has whole blocks.
+struct WeightOnlyArgs {
+  const char* x;
+  int64_t ldx;
+  int64_t rows;
+  int64_t inner;
+  int weights;
+  const char* w[kMaxWeights];
+  int64_t ldw[kMaxWeights];  // bytes
+  int64_t cols[kMaxWeights];
+  const char* scale[kMaxWeights];   // float32 [cols, groups]
+  const char* offset[kMaxWeights];  // float32 [cols, groups]; null: none
+  const char* bias[kMaxWeights];    // of the type of x; null: none
+  int64_t group;                    // elements of x; a multiple of 64 unless there is one group
+  int64_t groups;
+  char* y;
+  int64_t ldy;
+  bool float_output;
+};
+
 // Part of an output: rows [m0, m1) and columns [n0, n1) of weight `weight`.
 struct Tile {
   int weight;
@@ -180,6 +202,9 @@ struct ElementKernels {
   Packing packing;
   void (*quantize)(const QuantizeArgs& args, int64_t row0, int64_t row1);
   void (*int8_linear)(const Int8LinearArgs& args, const Tile& tile);
+  // By the codes of the weights; null for float32.
+  void (*int8_weight)(const WeightOnlyArgs& args, const Tile& tile);
+  void (*int4_weight)(const WeightOnlyArgs& args, const Tile& tile);
   void (*norm)(const NormArgs& args, int64_t row0, int64_t row1);
   void (*rotary)(const RotaryArgs& args, int64_t token0, int64_t token1);
   void (*activation)(const ActivationArgs& args, int64_t row0, int64_t row1);

@@ -58,7 +58,7 @@ def test_projections_of_one_input_are_in_order(tmp_path: Path, rng: np.random.Ge
     expected = [parts[name] for name in names for parts in layers.values()]
     expected += [layers["q"]["input_scale"], layers["q"]["input_offset"].float()]
     descriptor, *kernels = found.fused()
-    assert values(descriptor).tolist() == [0, INNER]
+    assert values(descriptor).tolist() == [0, INNER, 0, 0]
     assert have(kernels, expected)
 
 

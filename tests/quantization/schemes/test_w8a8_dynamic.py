@@ -36,7 +36,7 @@ def test_both_shapes(tmp_path: Path, tool: Tool, rng: np.random.Generator) -> No
     assert torch.equal(values(found.scales), parts["weight_scale"].reshape(6))
     assert torch.equal(values(found.input_scale), torch.ones(INNER))
     descriptor, *kernels = found.fused()
-    assert values(descriptor).tolist() == [2, INNER]
+    assert values(descriptor).tolist() == [2, INNER, 0, 0]
     given = [parts["weight"], parts["bias"], parts["weight_scale"].reshape(6), torch.ones(INNER)]
     assert have(kernels, given)
 

@@ -69,6 +69,10 @@ class Kind(enum.IntEnum):
     """int8 codes of x * scale + offset."""
     PER_TOKEN = 2
     """int8 codes of x * scale by the largest magnitude of each row."""
+    WEIGHT_INT8 = 3
+    """x . ((W + offset) * scale)^T in floats, W of int8 codes."""
+    WEIGHT_INT4 = 4
+    """The same, W of int4 codes in blocks (`primitives.int4_blocks`)."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,14 @@ class LinearParameters:
     Attributes:
         kind: what the others mean.
         in_features: K.
-        weights: [N, K] in the model's dtype, or int8.
+        weights: [N, K] in the model's dtype, or int8; int4 [N, 32 * ceil(K / 64)] bytes.
         biases: [N] in the model's dtype, added to finished outputs; empty without biases.
-        scales: float32 [N] that int32 sums are multiplied with.
+        scales: float32 [N] that int32 sums, or codes, are multiplied with; of groups [N, groups].
+        offsets: like scales, added to the codes of weights before; empty for symmetric ones.
         quant_biases: int32 [N], added to the sums before; of static scales.
         input_scale: float32 [K] of x (see `Kind`).
         input_offset: float32 [K] of x; of static scales.
+        group_size: codes along K that share a scale; 0: all of them.
     """
 
     kind: Kind
@@ -94,16 +100,20 @@ class LinearParameters:
     quant_biases: tuple[Parameter, ...] = ()
     input_scale: Parameter | None = None
     input_offset: Parameter | None = None
+    offsets: tuple[Parameter, ...] = ()
+    group_size: int = 0
 
     def fused(self) -> list[Parameter]:
         """The list that fused kernels take (ops/core/projection.h)."""
         inputs = [part for part in (self.input_scale, self.input_offset) if part is not None]
-        found = [*self.weights, *self.biases, *self.scales, *self.quant_biases, *inputs]
+        outputs = [*self.scales, *self.offsets, *self.quant_biases]
+        found = [*self.weights, *self.biases, *outputs, *inputs]
         return found if self.kind is Kind.FLOAT else [self._descriptor(), *found]
 
     def _descriptor(self) -> Parameter:
-        values = torch.tensor([self.kind, self.in_features], dtype=torch.int32)
-        return bridge.parameter(f"{self.weights[0].name}.descriptor", values)
+        values = [self.kind, self.in_features, self.group_size, int(bool(self.offsets))]
+        name = f"{self.weights[0].name}.descriptor"
+        return bridge.parameter(name, torch.tensor(values, dtype=torch.int32))
 
 
 class Scheme(Protocol):
