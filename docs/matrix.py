@@ -126,11 +126,12 @@ CONFIG = (
         ("tests/model_executor/model_loader/test_safetensors.py::test_every_dtype_converts",),
     ),
     Tested(
-        "quantized weights: W8A8 with static scales, W8A8_DYNAMIC, mixed by layer",
+        "quantized weights: W8A8 with static scales, W8A8_DYNAMIC, W8A16, W4A16, mixed by layer",
         "folders of Golden Stick and ModelSlim, recognised by their description file or named by "
         "`--quantization golden-stick`, `ascend` or `SmoothQuant`; other types are refused",
         (
             "tests/e2e/test_quantized.py::test_logprobs_in_float32",
+            "tests/e2e/test_quantized.py::test_logprobs_in_half_precision",
             "tests/quantization/schemes/test_w8a8.py::test_what_is_wrong_is_named",
             "tests/test_config_checks.py::test_descriptions_are_recognised",
         ),

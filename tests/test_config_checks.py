@@ -242,6 +242,14 @@ def test_a_type_that_is_not_supported_is_refused(described: Callable[..., Path])
         configure(folder)
 
 
+def test_weights_alone_are_not_computed_in_float32(described: Callable[..., Path]) -> None:
+    folder = described(GOLDEN_STICK, '{"model.layers.0.mlp.up_proj.weight": "W8A16"}')
+    assert configure(folder, dtype="float16").model_config.dtype == torch.float16
+    message = "W8A16 are computed in bfloat16 or float16; found float32. Use --dtype bfloat16"
+    with pytest.raises(ValueError, match=message):
+        configure(folder, dtype="float32")
+
+
 def test_adapters_on_quantized_layers_are_refused(described: Callable[..., Path]) -> None:
     with pytest.raises(ValueError, match=f"LoRA on a quantized checkpoint.*{NOT_SUPPORTED}"):
         configure(described(MODELSLIM), enable_lora=True)

@@ -240,7 +240,7 @@ def _quantization(vllm_config: VllmConfig) -> None:
         _check_tool(folder, asked, description)
     if description is None:
         return
-    description.module_types()
+    description.check(str(vllm_config.model_config.dtype).removeprefix("torch."))
     if vllm_config.lora_config is not None:
         _refuse(
             f"LoRA on a quantized checkpoint ({description.file.name})",

@@ -18,8 +18,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from tests.quantization import weight_only
 from vllm_mindspore.quantization import primitives
-from vllm_mindspore.quantization.description import DYNAMIC, FLOAT, STATIC, Tool
+from vllm_mindspore.quantization.description import (
+    DYNAMIC,
+    FLOAT,
+    HALF_ONLY,
+    STATIC,
+    WEIGHT_INT4,
+    WEIGHT_INT8,
+    Tool,
+)
 from vllm_mindspore.quantization.primitives import activation_scale
 from vllm_mindspore.quantization.ptq import linears
 from vllm_mindspore.quantization.ptq.linears import Linear, Tensors
@@ -47,6 +56,27 @@ def mixed(name: str) -> str:
     if name == "lm_head" or ".layers.1." in name:
         return FLOAT
     return DYNAMIC if name.endswith("down_proj") else STATIC
+
+
+def mixed_weights(name: str) -> str:
+    """Weights alone beside int8 activations, from layer to layer and within one; a float layer."""
+    if name == "lm_head" or ".layers.1." in name:
+        return FLOAT
+    if ".layers.0." in name:
+        return WEIGHT_INT4 if ".mlp." in name else STATIC
+    return DYNAMIC if name.endswith("down_proj") else WEIGHT_INT8
+
+
+class WeightOnlyLinear(torch.nn.Module):
+    """A product with the float weight that codes stand for, in float32, rounded once."""
+
+    def __init__(self, weight: weight_only.Floats, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.weight, self.bias = torch.from_numpy(weight), bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bias = None if self.bias is None else self.bias.float()
+        return torch.nn.functional.linear(x.float(), self.weight, bias).to(x.dtype)
 
 
 class QuantizedLinear(torch.nn.Module):
@@ -79,7 +109,14 @@ class QuantizedLinear(torch.nn.Module):
 class Quantized:
     """A float folder, quantized in memory; `write` makes the checkpoint."""
 
-    def __init__(self, folder: Path, policy: Policy, tool: Tool, prompts: list[list[int]]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        policy: Policy,
+        tool: Tool,
+        prompts: list[list[int]],
+        group_size: int = 0,
+    ) -> None:
         self.folder, self.tool = folder, tool
         self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         ranges = self._ranges(prompts)
@@ -95,6 +132,8 @@ class Quantized:
             if kind == STATIC:
                 scale = activation_scale(*ranges[name], with_zero=True)
                 self.layers[name] = linears.static(linear, scale, tool)
+            elif kind in HALF_ONLY:
+                self.layers[name] = weight_only.store(linear, kind, tool, group_size)
             else:
                 self.layers[name] = linears.dynamic(linear, tool)
 
@@ -163,9 +202,13 @@ class QuantizedReference:
         self._layers = []
         for name, tensors in layers.items():
             linear = self._model.get_submodule(name)
-            folded = tool is Tool.MODELSLIM and types[name] == STATIC
+            kind = types[name]
+            folded = tool is Tool.MODELSLIM and kind == STATIC
             bias = None if folded or linear.bias is None else linear.bias.detach()
-            layer = QuantizedLinear(types[name], tensors, bias)
+            if kind in HALF_ONLY:
+                layer: Any = WeightOnlyLinear(weight_only.values(tensors, kind, tool), bias)
+            else:
+                layer = QuantizedLinear(kind, tensors, bias)
             parent, _, last = name.rpartition(".")
             setattr(self._model.get_submodule(parent), last, layer)
             self._layers.append(layer)

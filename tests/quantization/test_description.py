@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from vllm_mindspore.quantization.description import DYNAMIC, FLOAT, STATIC, Tool, parse
+from vllm_mindspore.quantization.description import (
+    DYNAMIC,
+    FLOAT,
+    GROUP_SIZES,
+    STATIC,
+    WEIGHT_INT4,
+    Tool,
+    parse,
+)
 
 GOLDEN_STICK = Path("folder/quantization_description.json")
 MODELSLIM = Path("folder/quant_model_description_w8a8.json")
@@ -57,7 +65,10 @@ def test_values_that_are_no_types(content: dict[str, Any], message: str) -> None
     ("types", "message"),
     [
         ({"q.weight": "W8A8", "q.deq_scale": "FLOAT"}, "tensors of q have several types.*expected"),
-        ({"q.weight": "W8A16"}, "q has the type 'W8A16'; supported: FLOAT, W8A8, W8A8_DYNAMIC"),
+        (
+            {"q.weight": "W8A8S"},
+            "q has the type 'W8A8S'; supported: FLOAT, W8A8, W8A8_DYNAMIC, W8A16, W4A16",
+        ),
         ({"q.weight": "w8a8"}, "q has the type 'w8a8'"),
     ],
 )
@@ -65,3 +76,32 @@ def test_types_that_do_not_fit(types: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message) as refusal:
         parse(GOLDEN_STICK, types).module_types()
     assert str(GOLDEN_STICK) in str(refusal.value)
+
+
+def test_int4_of_another_tool_is_refused() -> None:
+    assert parse(GOLDEN_STICK, {"q.weight": "W4A16"}).module_types() == {"q": WEIGHT_INT4}
+    with pytest.raises(ValueError, match=r"q has the type W4A16, .* as Golden Stick packs it"):
+        parse(MODELSLIM, {"q.weight": "W4A16"}).module_types()
+
+
+def test_weights_alone_want_half_precision() -> None:
+    found = parse(GOLDEN_STICK, {"q.weight": "W8A16", "o.weight": "W4A16", "v.weight": "W8A8"})
+    found.check("bfloat16")
+    found.check("float16")
+    with pytest.raises(ValueError, match=r"W4A16, W8A16 are computed in .*; found float32. Use"):
+        found.check("float32")
+    parse(GOLDEN_STICK, {"q.weight": "W8A8"}).check("float32")
+
+
+@pytest.mark.parametrize("stated", [0, None, 64, 128, 256])
+def test_group_sizes(stated: int | None) -> None:
+    found = parse(MODELSLIM, {"q.weight": "W8A16", "group_size": stated})
+    assert found.group_sizes() == ((stated,) if stated else GROUP_SIZES)
+
+
+@pytest.mark.parametrize("stated", [32, -64, "128", [64], 1.5])
+def test_group_sizes_that_cannot_be(stated: object) -> None:
+    found = parse(MODELSLIM, {"q.weight": "W8A16", "group_size": stated})
+    with pytest.raises(ValueError, match=r"group_size: expected one of 64, 128, 256, or 0"):
+        found.check("bfloat16")
+    parse(MODELSLIM, {"q.weight": "W8A8", "group_size": stated}).check("bfloat16")  # has none

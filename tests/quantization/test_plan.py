@@ -10,8 +10,11 @@ import pytest
 from vllm_mindspore.quantization.description import Tool, parse
 from vllm_mindspore.quantization.plan import DescribedPlan, FloatPlan
 from vllm_mindspore.quantization.schemes.float_linear import Float
+from vllm_mindspore.quantization.schemes.w4a16 import W4A16
 from vllm_mindspore.quantization.schemes.w8a8 import W8A8
 from vllm_mindspore.quantization.schemes.w8a8_dynamic import W8A8Dynamic
+from vllm_mindspore.quantization.schemes.w8a16 import W8A16
+from vllm_mindspore.quantization.schemes.weight_scales import Form
 
 FILE = Path("folder/quant_model_description.json")
 TYPES = {
@@ -48,3 +51,15 @@ def test_names_match_exactly(name: str) -> None:
 def test_layers_of_one_input_have_one_type() -> None:
     with pytest.raises(ValueError, match=r"l.0.k: W8A8, l.0.v: W8A8_DYNAMIC.*quantize them alike"):
         plan().scheme(["l.0.q", "l.0.k", "l.0.v"])
+
+
+def test_weights_alone() -> None:
+    """Golden Stick stores scales of groups turned; the description may state the size."""
+    sizes = (64, 128, 256)
+    folder = Path("folder")
+    types = {"q.weight": "W8A16", "o.weight": "W4A16"}
+    found = DescribedPlan(parse(folder / "quantization_description.json", types))
+    assert found.scheme(["q"]) == W8A16(Form(sizes, turned=True))
+    assert found.scheme(["o"]) == W4A16(Form(sizes, turned=True))
+    stated = {"q.weight": "W8A16", "group_size": 64}
+    assert DescribedPlan(parse(FILE, stated)).scheme(["q"]) == W8A16(Form((64,), turned=False))

@@ -13,8 +13,15 @@ from pathlib import Path
 from typing import Any
 
 FLOAT, STATIC, DYNAMIC = "FLOAT", "W8A8", "W8A8_DYNAMIC"
-TYPES = (FLOAT, STATIC, DYNAMIC)
+WEIGHT_INT8, WEIGHT_INT4 = "W8A16", "W4A16"
+TYPES = (FLOAT, STATIC, DYNAMIC, WEIGHT_INT8, WEIGHT_INT4)
 """What layers may be here."""
+
+HALF_ONLY = (WEIGHT_INT8, WEIGHT_INT4)
+"""Types whose activations are bfloat16 or float16, as on an NPU."""
+
+GROUP_SIZES = (64, 128, 256)
+"""Elements along K that may share a scale."""
 
 
 class Tool(enum.Enum):
@@ -78,7 +85,44 @@ class Description:
                     f"{self.file}: {module} has the type {kind!r:.40}; supported: "
                     f"{', '.join(TYPES)}"
                 )
+            if kind == WEIGHT_INT4 and self.tool is not Tool.GOLDEN_STICK:
+                raise ValueError(
+                    f"{self.file}: {module} has the type {kind}, which is read as Golden Stick "
+                    "packs it; how this tool does is not known here. Use W8A16 or a W4A16 "
+                    "checkpoint of Golden Stick"
+                )
         return found
+
+    def check(self, dtype: str) -> None:
+        """Checks all types, and that they are computed in the model's dtype, such as "bfloat16".
+
+        Raises:
+            ValueError: one is not, or is not supported.
+        """
+        kinds = sorted(set(self.module_types().values()) & set(HALF_ONLY))
+        if kinds:
+            self.group_sizes()
+        if kinds and dtype == "float32":
+            raise ValueError(
+                f"{self.file}: layers of type {', '.join(kinds)} are computed in bfloat16 or "
+                "float16; found float32. Use --dtype bfloat16 or --dtype float16"
+            )
+
+    def group_sizes(self) -> tuple[int, ...]:
+        """What groups of weights that are quantized alone may have: what the file says, or any.
+
+        Raises:
+            ValueError: the file says something else.
+        """
+        stated = self.keys.get("group_size", 0)
+        if stated in (0, None):
+            return GROUP_SIZES
+        if stated not in GROUP_SIZES:
+            raise ValueError(
+                f"{self.file}: group_size: expected one of {', '.join(map(str, GROUP_SIZES))}, or "
+                f"0 for a scale per output; found {stated!r:.40}"
+            )
+        return tuple(size for size in GROUP_SIZES if size == stated)
 
     def _one_type(self, module: str, parts: Mapping[str, str]) -> str:
         # Golden Stick labels every bias of a dynamic layer W4A8_DYNAMIC: the weight decides.

@@ -4,14 +4,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from vllm_mindspore.quantization.description import DYNAMIC, FLOAT, STATIC, Description
+from vllm_mindspore.quantization.description import (
+    DYNAMIC,
+    FLOAT,
+    STATIC,
+    WEIGHT_INT4,
+    WEIGHT_INT8,
+    Description,
+    Tool,
+)
 from vllm_mindspore.quantization.schemes.base import Scheme
 from vllm_mindspore.quantization.schemes.float_linear import Float
+from vllm_mindspore.quantization.schemes.w4a16 import W4A16
 from vllm_mindspore.quantization.schemes.w8a8 import W8A8
 from vllm_mindspore.quantization.schemes.w8a8_dynamic import W8A8Dynamic
+from vllm_mindspore.quantization.schemes.w8a16 import W8A16
+from vllm_mindspore.quantization.schemes.weight_scales import Form
 
 
 class Plan(Protocol):
@@ -42,6 +53,20 @@ class FloatPlan:
         return Float()
 
 
+def _form(description: Description) -> Form:
+    """Golden Stick stores scales of groups turned."""
+    return Form(description.group_sizes(), turned=description.tool is Tool.GOLDEN_STICK)
+
+
+_SCHEMES: dict[str, Callable[[Description], Scheme]] = {
+    FLOAT: lambda _: Float(),
+    STATIC: lambda description: W8A8(description.tool),
+    DYNAMIC: lambda _: W8A8Dynamic(),
+    WEIGHT_INT8: lambda description: W8A16(_form(description)),
+    WEIGHT_INT4: lambda description: W4A16(_form(description)),
+}
+
+
 class DescribedPlan:
     """As a description file has it, by exact names."""
 
@@ -53,11 +78,7 @@ class DescribedPlan:
         self._types = description.module_types()
         kinds = Counter(self._types.values())
         self.summary = "/".join(kind for kind, _ in kinds.most_common() if kind != FLOAT)
-        self._schemes: dict[str, Scheme] = {
-            FLOAT: Float(),
-            STATIC: W8A8(description.tool),
-            DYNAMIC: W8A8Dynamic(),
-        }
+        self._schemes = {kind: _SCHEMES[kind](description) for kind in kinds}
 
     def scheme(self, names: Sequence[str]) -> Scheme:
         """That of the type which the file gives all of `names`.

@@ -45,10 +45,13 @@ def load(
     *,
     bias: bool = False,
     dtype: torch.dtype = torch.float32,
+    int4: bool = False,
 ) -> LinearParameters:
-    """What the scheme finds; raises what `finish` raises."""
-    inner = next(iter(layers.values()))["weight"].shape[-1]
-    sizes = tuple(parts["weight"].shape[0] for parts in layers.values())
+    """What the scheme finds, of weights [N, K] or int4 [K, N / 2]; raises what `finish` raises."""
+    shapes = [tuple(parts["weight"].shape) for parts in layers.values()]
+    if int4:
+        shapes = [(2 * pairs, inner) for inner, pairs in shapes]
+    inner, sizes = shapes[0][1], tuple(size for size, _ in shapes)
     opened = source(folder, layers, dtype)
     asked = Projections(tuple(layers), inner, sizes, bias)
     found = scheme.parameters(opened, asked)

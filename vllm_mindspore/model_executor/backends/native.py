@@ -140,7 +140,10 @@ class NativeBackend:
         if not dummy:
             folder = checkpoint_folder(self._model_config, self._load_config)
         found = read_description(folder)
-        return FloatPlan() if found is None else DescribedPlan(found)
+        if found is None:
+            return FloatPlan()
+        found.check(str(self._model_config.dtype).removeprefix("torch."))
+        return DescribedPlan(found)
 
     def _declare_shapes(self, dtype: ms.Type) -> None:
         """Marks every varying dimension, so that one compilation serves all steps."""
