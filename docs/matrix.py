@@ -131,7 +131,7 @@ CONFIG = (
         "`--quantization golden-stick`, `ascend` or `SmoothQuant`; other types are refused",
         (
             "tests/e2e/test_quantized.py::test_logprobs_in_float32",
-            "tests/e2e/test_quantized.py::test_logprobs_in_half_precision",
+            "tests/e2e/test_quantized.py::test_logprobs_of_weights_alone",
             "tests/quantization/schemes/test_w8a8.py::test_what_is_wrong_is_named",
             "tests/test_config_checks.py::test_descriptions_are_recognised",
         ),

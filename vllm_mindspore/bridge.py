@@ -92,6 +92,15 @@ def typed(parameter: Parameter, dtype: torch.dtype) -> Parameter:
     return found
 
 
+def int4_constant(name: str, packed: np.ndarray) -> Parameter:
+    """A frozen Parameter of int4, copied from int8 bytes of two neighbours each, the first in the
+    low half. MindSpore counts its bytes, not its elements, in the shape."""
+    frozen = Parameter(Tensor(packed, dtype=ms.qint4x2))
+    frozen.name = name
+    frozen.requires_grad = False
+    return frozen
+
+
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
 

@@ -224,3 +224,4 @@ def test_int4_blocks(inner: int, rng: np.random.Generator) -> None:
         nibble = (byte >> 4 if k % 64 >= 32 else byte & 0xF).astype(np.int8)
         np.testing.assert_array_equal(np.where(nibble > 7, nibble - 16, nibble), codes[:, k])
     assert np.count_nonzero(blocks.view(np.uint8)) <= codes.size
+    np.testing.assert_array_equal(primitives.int4_codes(blocks, inner), codes)

@@ -199,6 +199,13 @@ def int4_blocks(codes: Int8s) -> Int8s:
     return found
 
 
+def int4_codes(blocks: Int8s, inner: int) -> Int8s:
+    """The codes [N, inner] of `int4_blocks`."""
+    halves = blocks.reshape(len(blocks), -1, 1, INT4_BLOCK // 2)
+    codes = np.concatenate([(halves.view(np.uint8) << 4).view(np.int8) >> 4, halves >> 4], axis=2)
+    return np.ascontiguousarray(codes.reshape(len(blocks), -1)[:, :inner])
+
+
 def _single(values: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return np.asarray(values, np.float32)
 

@@ -11,6 +11,7 @@ from vllm_mindspore.device.custom_ops import custom_op
 from vllm_mindspore.model_executor.layers.adapters import build_adapters
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.layers.quantized_linear import QuantizedLinear
+from vllm_mindspore.model_executor.layers.weight_only_linear import WeightOnlyLinear
 
 
 def build_linear(
@@ -34,8 +35,11 @@ def build_merged(
     concatenated."""
     if builder.fused:
         return FusedLinear(builder, names, in_features, out_features, bias=bias)
-    kind = MergedLinear if builder.is_float(names) else QuantizedLinear
-    return kind(builder, names, in_features, out_features, bias=bias)
+    if builder.is_float(names):
+        return MergedLinear(builder, names, in_features, out_features, bias=bias)
+    found = builder.linear(names, in_features, out_features, bias=bias)
+    kind = WeightOnlyLinear if found.weight_only else QuantizedLinear
+    return kind(found, builder.source.dtype)
 
 
 class Linear(nn.Cell):

@@ -12,8 +12,6 @@ from mindspore import Parameter, Tensor, nn
 from mindspore.ops.auto_generate import gen_ops_prim
 
 from vllm_mindspore import bridge
-from vllm_mindspore.model_executor.layers.adapters import build_adapters
-from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.quantization import primitives
 from vllm_mindspore.quantization.schemes.base import Kind, LinearParameters
 
@@ -22,18 +20,8 @@ class QuantizedLinear(nn.Cell):
     """One to three projections of the same input, their weights copied together; outputs
     concatenated. Input scales and offsets have the model's dtype, as QuantV2 wants them."""
 
-    def __init__(
-        self,
-        builder: LayerBuilder,
-        names: Sequence[str],
-        in_features: int,
-        out_features: Sequence[int],
-        *,
-        bias: bool,
-    ) -> None:
+    def __init__(self, found: LinearParameters, dtype: torch.dtype) -> None:
         super().__init__()
-        found = builder.linear(names, in_features, out_features, bias=bias)
-        dtype = builder.source.dtype
         self.weight = _joined(found.weights)
         self.scale = _output_scale(_joined(found.scales), dtype)
         self.quantize = _codes(found, dtype)
@@ -42,7 +30,6 @@ class QuantizedLinear(nn.Cell):
             self.bias = bridge.typed(_joined(found.biases), dtype)
         self.quant_bias = _joined(found.quant_biases) if found.quant_biases else None
         self.matmul = gen_ops_prim.QuantBatchMatmul(False, True, bridge.to_mindspore_dtype(dtype))
-        self.adapters = build_adapters(builder, names, in_features, out_features)
 
     def construct(self, x: Tensor, slots: None = None) -> Tensor:
         """x [T, in_features] -> [T, sum(out_features)]; not for models with adapters."""

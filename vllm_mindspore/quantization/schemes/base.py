@@ -103,6 +103,11 @@ class LinearParameters:
     offsets: tuple[Parameter, ...] = ()
     group_size: int = 0
 
+    @property
+    def weight_only(self) -> bool:
+        """Whether activations are floats and weights are not."""
+        return self.kind in (Kind.WEIGHT_INT8, Kind.WEIGHT_INT4)
+
     def fused(self) -> list[Parameter]:
         """The list that fused kernels take (ops/core/projection.h)."""
         inputs = [part for part in (self.input_scale, self.input_offset) if part is not None]
