@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make bench-peers`: measures both sides and writes the sections of docs/performance.md.
 
-    python -m benchmarks.peers [--only decode,prefill,start,memory,overhead,serve] [--rounds N]
+    python -m benchmarks.peers [--only PART[,PART...]] [--rounds N]
 
 Each part writes its own section and figure, so parts can be run on their own.
 """
@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.page import PAGE, write_section
-from benchmarks.peers import overhead, serve, speed, start
+from benchmarks.peers import overhead, quantized, serve, speed, start
 from benchmarks.peers.checkpoint import ready_checkpoint
 from benchmarks.peers.environment import ready_environment
 from benchmarks.peers.report import Part, draw
@@ -31,7 +31,7 @@ BUILD = ROOT / "build" / "peers"
 IMAGES = "images"
 Measure = Callable[[set[str], int], dict[str, Part]]
 """From the parts wanted and the number of rounds to the results."""
-PARTS = ("decode", "prefill", "start", "memory", "overhead", "serve")
+PARTS = ("decode", "prefill", "start", "memory", "overhead", "serve", "quantized")
 ROUNDS = 5
 
 
@@ -127,6 +127,7 @@ def groups(
         ({"start", "memory"}, partial(start.measure, setting)),
         ({"overhead"}, partial(overhead.measure, setting)),
         ({"serve"}, partial(serve.measure, setting, load)),
+        ({"quantized"}, partial(quantized.measure, setting)),
     ]
     asked = [(parts & args.only, measure) for parts, measure in wanted]
     return [(parts, partial(measure, parts, args.rounds)) for parts, measure in asked if parts]

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint of the Qwen3-0.6B shape: random bf16 safetensors, a tokenizer of full size."""
+"""Checkpoints of the Qwen3-0.6B shape: random bf16 or int8 weights, a tokenizer of full size."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,20 @@ if TYPE_CHECKING:
 _WEIGHTS = "model.safetensors"
 _DEVIATION = 0.02  # of the weights, Qwen3's initializer_range
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+_CODES = {"num_bits": 8, "type": "int", "symmetric": True}
+_INT8 = {
+    "quant_method": "compressed-tensors",
+    "format": "int-quantized",
+    "quantization_status": "compressed",
+    "ignore": ["lm_head"],
+    "config_groups": {
+        "group_0": {
+            "targets": ["Linear"],
+            "weights": {**_CODES, "strategy": "channel", "dynamic": False},
+            "input_activations": {**_CODES, "strategy": "token", "dynamic": True},
+        }
+    },
+}
 _TOKENIZER_CONFIG = {
     "tokenizer_class": "PreTrainedTokenizerFast",
     "eos_token": _SPECIAL[2],
@@ -30,13 +44,27 @@ def ready_checkpoint(folder: Path, config: dict[str, Any]) -> Path:
 
     The weights come last, under their name only when complete, so they mark a whole folder.
     """
+    return _ready(folder, config, _random_weights)
+
+
+def ready_int8_checkpoint(folder: Path, config: dict[str, Any]) -> Path:
+    """The same with linear layers of int8 weights, whose inputs are quantized per token, in the
+    format of compressed-tensors. Embeddings and head stay bf16."""
+    return _ready(folder, config | {"quantization_config": _INT8}, _random_int8_weights)
+
+
+def _ready(
+    folder: Path, config: dict[str, Any], tensors: Callable[[dict[str, Any]], dict[str, Tensor]]
+) -> Path:
+    from safetensors.torch import save_file
+
     weights = folder / _WEIGHTS
     if not weights.is_file():
         print(f"writing a random checkpoint into {folder} (once) ...", flush=True)
         write_shape(folder, config)
         _write_tokenizer(folder, config["vocab_size"])
         partial = weights.with_suffix(".partial")
-        _write_weights(partial, config)
+        save_file(tensors(config), partial, metadata={"format": "pt"})
         partial.rename(weights)
     return folder
 
@@ -67,9 +95,8 @@ def weight_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _write_weights(file: Path, config: dict[str, Any]) -> None:
+def _random_weights(config: dict[str, Any]) -> dict[str, Tensor]:
     import torch
-    from safetensors.torch import save_file
 
     generator = torch.Generator().manual_seed(0)
 
@@ -78,8 +105,21 @@ def _write_weights(file: Path, config: dict[str, Any]) -> None:
             return torch.ones(shape, dtype=torch.bfloat16)
         return torch.randn(shape, generator=generator).mul_(_DEVIATION).to(torch.bfloat16)
 
-    tensors = {name: values(shape) for name, shape in weight_shapes(config).items()}
-    save_file(tensors, file, metadata={"format": "pt"})
+    return {name: values(shape) for name, shape in weight_shapes(config).items()}
+
+
+def _random_int8_weights(config: dict[str, Any]) -> dict[str, Tensor]:
+    import torch
+
+    found = {}
+    for name, tensor in _random_weights(config).items():
+        if name.removesuffix(".weight").endswith("_proj"):
+            scale = tensor.abs().amax(1, keepdim=True) / 127
+            found[name] = (tensor.float() / scale).round().to(torch.int8)
+            found[f"{name}_scale"] = scale
+        else:
+            found[name] = tensor
+    return found
 
 
 def _write_tokenizer(folder: Path, size: int) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 
@@ -13,9 +13,9 @@ from benchmarks.peers.setting import Setting
 from benchmarks.shapes import QWEN3_0_6B, decode_weight_bytes
 
 PROMPT_TOKENS, NEW_TOKENS, PREFILL_TOKENS = 32, 64, 512
-# Batch size and the speed-up the project wants there.
-DECODE = ((1, "1.15"), (8, "1.1"), (32, "1.1"))
-PREFILL_GOAL = "0.8"
+# Quantity and the speed-up the project wants there.
+GOALS = {"batch 1": "1.15", "batch 8": "1.1", "batch 32": "1.1", "prefill": "0.8"}
+DECODE = tuple(name for name in GOALS if name != "prefill")
 
 Values = dict[str, dict[int, list[float]]]
 """Part -> side's index -> a value per round."""
@@ -23,22 +23,36 @@ Values = dict[str, dict[int, list[float]]]
 
 def measure(setting: Setting, parts: set[str], rounds: int) -> dict[str, Part]:
     """The parts of {"decode", "prefill"} that are asked for."""
-    quantities: dict[str, Callable[[Turns, Engine], float]] = {}
-    if "decode" in parts:
-        for batch, _ in DECODE:
-            quantities[f"batch {batch}"] = partial(step_ms, batch=batch)
-    if "prefill" in parts:
-        quantities["prefill"] = prefill_ms
-    values, idle_share = alternate(setting, quantities, rounds)
-    pairs = {name: _pair(name, *sides.values()) for name, sides in values.items()}
-    text = f"The side that waited used {idle_share:.1%} of a core."
+    names = (*(DECODE if "decode" in parts else ()), *(parts & {"prefill"}))
+    read = decode_weight_bytes(QWEN3_0_6B)
+    pairs, text = compare(setting, {name: GOALS[name] for name in names}, read, rounds)
     made = {}
     if "decode" in parts:
-        decode = [pairs[f"batch {batch}"] for batch, _ in DECODE]
-        made["decode"] = _decode_part(setting, decode, text)
+        made["decode"] = _decode_part(setting, [pairs[name] for name in DECODE], text)
     if "prefill" in parts:
         made["prefill"] = Part(f"{text}\n\n{table([pairs['prefill']])}")
     return made
+
+
+def compare(
+    setting: Setting, goals: Mapping[str, str], read: int, rounds: int
+) -> tuple[dict[str, Pair], str]:
+    """Both sides on the quantities that have a goal: "prefill" and "batch N", which reads `read`
+    bytes of weights. Also says what the waiting side used."""
+    values, idle_share = alternate(setting, {name: _quantity(name) for name in goals}, rounds)
+    pairs = {
+        name: _pair(name, *sides.values(), f"at least {goals[name]}", read)
+        for name, sides in values.items()
+    }
+    return pairs, f"The side that waited used {idle_share:.1%} of a core."
+
+
+def _quantity(name: str) -> Callable[[Turns, Engine], float]:
+    return prefill_ms if name == "prefill" else partial(step_ms, batch=_batch(name))
+
+
+def _batch(name: str) -> int:
+    return int(name.removeprefix("batch "))
 
 
 def alternate(
@@ -80,20 +94,15 @@ def prefill_ms(turns: Turns, engine: Engine) -> float:
     return turns.seconds(engine, 1, PREFILL_TOKENS, 1) * 1e3
 
 
-def _pair(name: str, ours: list[float], peer: list[float]) -> Pair:
-    goals = {f"batch {batch}": goal for batch, goal in DECODE}
+def _pair(name: str, ours: list[float], peer: list[float], goal: str, read: int) -> Pair:
     best = (median(ours), median(peer))
     if name == "prefill":
-        title, tokens, goal = f"{PREFILL_TOKENS} tokens", PREFILL_TOKENS, PREFILL_GOAL
-        remark = ""
+        title, tokens, remark = f"{PREFILL_TOKENS} tokens", PREFILL_TOKENS, ""
     else:
-        title, tokens, goal = name, int(name.removeprefix("batch ")), goals[name]
-        read = decode_weight_bytes(QWEN3_0_6B)
+        title, tokens = name, _batch(name)
         remark = "; weights at {:.1f} and {:.1f} GB/s".format(*(read / ms / 1e6 for ms in best))
     rates = "{:.1f} and {:.1f} tokens/s".format(*(tokens * 1e3 / ms for ms in best))
-    return Pair(
-        title, "ms", tuple(ours), tuple(peer), Ratio.SPEEDUP, f"at least {goal}", rates + remark
-    )
+    return Pair(title, "ms", tuple(ours), tuple(peer), Ratio.SPEEDUP, goal, rates + remark)
 
 
 def _decode_part(setting: Setting, pairs: list[Pair], text: str) -> Part:
