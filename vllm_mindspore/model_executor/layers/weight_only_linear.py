@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from mindspore import Parameter, Tensor, nn
 from mindspore.ops.auto_generate import gen_ops_prim
 
 from vllm_mindspore import bridge
 from vllm_mindspore.quantization import primitives
 from vllm_mindspore.quantization.schemes.base import Kind, LinearParameters
+
+if TYPE_CHECKING:
+    import torch
 
 
 class WeightOnlyLinear(nn.Cell):
