@@ -136,6 +136,17 @@ CONFIG = (
             "tests/test_config_checks.py::test_descriptions_are_recognised",
         ),
     ),
+    Tested(
+        "int8 key/value cache (C8) with static scales per channel",
+        "bf16 and fp16, with any of these linear layers; twice the tokens in the same bytes; "
+        "refused in fp32",
+        (
+            "tests/e2e/test_int8_cache.py::test_logprobs",
+            "tests/e2e/test_int8_cache.py::test_chunked_prefill_and_preemption",
+            "tests/e2e/test_int8_cache.py::test_twice_the_tokens_in_the_same_bytes",
+            "tests/quantization/test_kv_cache.py::test_contradictions_are_refused",
+        ),
+    ),
 )
 
 FEATURES = (
@@ -316,7 +327,9 @@ REFUSED = (
     Refused("Multimodal requests", "text or token ids", "config_checks:check_request"),
     Refused("Prompt embeddings", "text or token ids", "config_checks:_prompt_embeds"),
     Refused("Other quantization methods", "the original checkpoint", "config_checks:_quantization"),
-    Refused("`--kv-cache-dtype` other than the model's", "`auto`", "config_checks:_kv_cache_dtype"),
+    Refused(
+        "`--kv-cache-dtype` other than the checkpoint's", "`auto`", "config_checks:_kv_cache_dtype"
+    ),
     Refused(
         "Sliding-window attention", "`--disable-sliding-window`", "config_checks:_sliding_window"
     ),

@@ -40,6 +40,7 @@ FRONT_END = (
     *("config_checks", "request_checks"),
     "unused_options",
     *("registered_model", "cli", "quantization.description", "quantization.vllm_names"),
+    "quantization.kv_cache",
     *("model_executor.models.registry", "model_executor.model_loader.quantization_files"),
     *("model_executor.models.config", "model_executor.layers.attention_config"),
     "model_executor.layers.rotary_embedding",

@@ -64,6 +64,7 @@ WINDOW = {"use_sliding_window": True, "sliding_window": 4096}
         ({"load_format": "BOGUS"}, "load_format='bogus'"),
         ({"kv_cache_dtype": "fp8"}, "kv_cache_dtype='fp8'"),
         ({"kv_cache_dtype": "float16"}, "kv_cache_dtype='float16'"),
+        ({"kv_cache_dtype": "int8_per_token_head"}, "kv_cache_dtype='int8_per_token_head'"),
         ({"block_size": 8}, "block_size=8"),
         ({"block_size": 100}, "block_size=100"),
         ({"hf_overrides": WINDOW}, r"Sliding-window attention \(window 4096"),
@@ -248,6 +249,34 @@ def test_weights_alone_are_not_computed_in_float32(described: Callable[..., Path
     message = "W8A16 are computed in bfloat16 or float16; found float32. Use --dtype bfloat16"
     with pytest.raises(ValueError, match=message):
         configure(folder, dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, r"int8 key/value cache \(C8\).*found dtype float32"),
+        ({"dtype": "float16", "kv_cache_dtype": "float16"}, r"scales of an int8 cache \(C8\)"),
+        ({"dtype": "float16", "kv_cache_dtype": "int8_per_token_head"}, "scales of an int8 cache"),
+    ],
+)
+def test_what_contradicts_an_int8_cache_is_refused(
+    described: Callable[..., Path], arguments: dict[str, Any], message: str
+) -> None:
+    folder = described(MODELSLIM, '{"kv_cache_type": "C8", "lm_head.weight": "FLOAT"}')
+    with pytest.raises(ValueError, match=message):
+        configure(folder, **({"dtype": "float32"} | arguments))
+
+
+def test_an_int8_cache_comes_with_the_checkpoint(described: Callable[..., Path]) -> None:
+    folder = described(MODELSLIM, '{"kv_cache_type": "C8", "lm_head.weight": "FLOAT"}')
+    assert configure(folder, dtype="bfloat16").cache_config.cache_dtype == "auto"
+
+
+@pytest.mark.parametrize("key", ["fa_quant_type", "reduce_quant_type"])
+def test_keys_that_nothing_reads_are_refused(described: Callable[..., Path], key: str) -> None:
+    folder = described(MODELSLIM, json.dumps({key: "INT8", "lm_head.weight": "FLOAT"}))
+    with pytest.raises(ValueError, match=f"{key} is 'INT8'.*not supported by vllm-mindspore"):
+        configure(folder)
 
 
 def test_adapters_on_quantized_layers_are_refused(described: Callable[..., Path]) -> None:

@@ -19,6 +19,7 @@ from vllm_mindspore.machine_share import KEY
 from vllm_mindspore.model_executor.model_loader import preflight
 from vllm_mindspore.model_executor.model_loader.quantization_files import read_description
 from vllm_mindspore.model_executor.models.config import decoder_config
+from vllm_mindspore.quantization import kv_cache
 from vllm_mindspore.quantization.description import STEMS, TOOLS, Description
 from vllm_mindspore.unused_options import (
     UNUSED,
@@ -275,14 +276,10 @@ def _load_format(vllm_config: VllmConfig) -> None:
 
 
 def _kv_cache_dtype(vllm_config: VllmConfig) -> None:
+    folder = Path(vllm_config.model_config.model)
+    description = read_description(folder) if folder.is_dir() else None
     asked = vllm_config.cache_config.cache_dtype
-    model_dtype = str(vllm_config.model_config.dtype).removeprefix("torch.")
-    if asked not in ("auto", model_dtype):
-        _refuse(
-            f"kv_cache_dtype={asked!r}",
-            f"the cache has the dtype of the model ({model_dtype})",
-            "Use --kv-cache-dtype auto.",
-        )
+    kv_cache.check(description, vllm_config.model_config.dtype, asked)
 
 
 def _block_size(vllm_config: VllmConfig) -> None:

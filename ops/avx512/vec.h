@@ -40,19 +40,18 @@ struct Vec {
   static Vec zero() { return {_mm512_setzero_ps()}; }
   static Vec set1(float x) { return {_mm512_set1_ps(x)}; }
   static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
-  static Vec load(const int8_t* p) {
-    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
-  }
   template <class T>
   static Vec load(const T* p) {
     return {widen(p, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
   }
+  static Vec load(const int8_t* p) { return from_codes(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
   // First n lanes from memory, the others zero.
   static Vec load_first(const float* p, int n) { return {_mm512_maskz_loadu_ps(first_lanes(n), p)}; }
   template <class T>
   static Vec load_first(const T* p, int n) {
     return {widen(p, _mm256_maskz_loadu_epi16(first_lanes(n), p))};
   }
+  static Vec load_first(const int8_t* p, int n) { return from_codes(_mm_maskz_loadu_epi8(first_lanes(n), p)); }
   void store(float* p) const { _mm512_storeu_ps(p, v); }
   template <class T>
   void store(T* p) const {
@@ -65,6 +64,9 @@ struct Vec {
   }
   // Lanes n.. replaced by `fill`.
   Vec keep_first(int n, float fill) const { return {_mm512_mask_mov_ps(_mm512_set1_ps(fill), first_lanes(n), v)}; }
+
+ private:
+  static Vec from_codes(__m128i codes) { return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes))}; }
 };
 
 inline Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }

@@ -6,31 +6,36 @@
 
 namespace vmo {
 
-// Positions in the list.
+// Positions in the list. The last one is only there if int_attributes say so.
 enum AttentionBlockTensor {
   kQkv, kQueryGamma, kKeyGamma, kCos, kSin, kSlotMapping, kBlockTables, kContextLens, kQueryLens, kKeyCache,
-  kValueCache, kIntAttributes, kFloatAttributes, kAttentionOut, kAttentionBlockTensors
+  kValueCache, kIntAttributes, kFloatAttributes, kCacheScales, kAttentionBlockTensors
 };
 
-enum AttentionSublayerBias { kQkvBias = 1, kOutputBias = 2, kAllBiases = 3 };
+// Tensors that not every layer has: biases of the projections, scales of int8 caches.
+enum OptionalTensor { kQkvBias = 1, kOutputBias = 2, kInt8CacheScales = 4 };
 
-// What nodes that hold more than the attention block are told besides.
+// What nodes are told besides the block's own attributes.
 struct LayerAttributes {
-  bool first = false;  // no residual
-  int64_t biases = 0;  // a sum of AttentionSublayerBias
+  bool first = false;    // no residual
+  int64_t optional = 0;  // a sum of OptionalTensor: those that come
 };
 
-// int_attributes int32 [>= 8]: heads, kv_heads, head_dim, rotary_dim, interleaved, has_qk_norm, then LayerAttributes,
-// or 0 where `layer` is null.
+// Which values of LayerAttributes a node may be told.
+struct AllowedAttributes {
+  bool first;
+  int64_t optional;
+};
+constexpr AllowedAttributes kNoLayer{false, 0};
+constexpr AllowedAttributes kBlockAlone{false, kInt8CacheScales};
+constexpr AllowedAttributes kWholeLayer{true, kQkvBias | kOutputBias | kInt8CacheScales};
+
+// int_attributes int32 [>= 8]: heads, kv_heads, head_dim, rotary_dim, interleaved, has_qk_norm, then LayerAttributes.
 // float_attributes float32 [>= 2]: softmax scale, epsilon of the query and key norms.
-Status read_attributes(const char* op, const TensorView& ints, const TensorView& floats, AttentionBlock* block,
-                       LayerAttributes* layer = nullptr);
+Status read_attributes(const char* op, const TensorView& ints, const TensorView& floats,
+                       const AllowedAttributes& allowed, AttentionBlock* block, LayerAttributes* layer);
 
-// The operation that a list of kAttentionBlockTensors tensors (the last one unused here) with those attributes asks for.
-Status read_block(const char* op, const TensorView* tensors, AttentionBlock* block,
-                  LayerAttributes* layer = nullptr);
-
-// attention_block on such a list.
-Status attention_block_from(const char* op, const TensorView* tensors);
+// attention_block on a list of `inputs` tensors.
+Status attention_block_from(const char* op, const TensorView* tensors, int inputs, const TensorView& out);
 
 }  // namespace vmo

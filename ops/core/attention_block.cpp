@@ -14,6 +14,7 @@ struct Inputs {
   Rows qkv, cos, sin;
   bool angles_are_float = false;
   Cache keys, values;
+  CacheScales scales;
   SequenceTable table;
   int64_t tokens = 0;
 };
@@ -41,8 +42,10 @@ Status read_angles(const char* op, const AttentionBlock& args, Inputs* in) {
 }
 
 Status read_caches(const char* op, const AttentionBlock& args, Inputs* in) {
-  VMO_TRY(require_dtype(op, "key_cache", args.key_cache, args.qkv.dtype));
-  VMO_TRY(require_dtype(op, "value_cache", args.value_cache, args.qkv.dtype));
+  VMO_TRY(read_cache_scales(op, args.cache_scales, args.kv_heads * args.head_dim, &in->scales));
+  const DType dtype = in->scales.key_scale == nullptr ? args.qkv.dtype : DType::kInt8;
+  VMO_TRY(require_dtype(op, "key_cache", args.key_cache, dtype));
+  VMO_TRY(require_dtype(op, "value_cache", args.value_cache, dtype));
   VMO_TRY(require_shape(op, "key_cache", args.key_cache, {kAny, kAny, args.kv_heads, args.head_dim}));
   VMO_TRY(read_cache(op, "key_cache", args.key_cache, &in->keys));
   VMO_TRY(read_cache(op, "value_cache", args.value_cache, &in->values));
@@ -101,6 +104,18 @@ void prepare_heads(const AttentionBlock& args, const Inputs& in, int64_t token, 
   in.kernels->rotary(rotary, 0, 1);
 }
 
+// The int8 codes of one row of all kv heads.
+void write_codes(const AttentionBlock& args, const Inputs& in, const char* row, const float* scale, const float* offset,
+                 char* codes) {
+  QuantizeArgs quantize{};
+  quantize.x = row;
+  quantize.cols = args.kv_heads * args.head_dim;
+  quantize.scale = scale;
+  quantize.offset = offset;
+  quantize.codes = reinterpret_cast<int8_t*>(codes);
+  in.kernels->quantize(quantize, 0, 1);
+}
+
 void prepare_token(const AttentionBlock& args, const Inputs& in, int64_t token, char* query) {
   const auto head_bytes = args.head_dim * static_cast<int64_t>(in.element);
   const char* q = in.qkv.data + token * in.qkv.stride * static_cast<int64_t>(in.element);
@@ -109,8 +124,16 @@ void prepare_token(const AttentionBlock& args, const Inputs& in, int64_t token, 
   prepare_heads(args, in, token, args.heads, args.query_gamma, q, query + token * args.heads * head_bytes);
   const int64_t slot = index_at(args.slot_mapping, token);
   if (slot < 0) return;
-  prepare_heads(args, in, token, args.kv_heads, args.key_gamma, k, in.keys.row(slot, in.element));
-  std::memcpy(in.values.row(slot, in.element), v, static_cast<size_t>(args.kv_heads * head_bytes));
+  const auto row_bytes = static_cast<size_t>(args.kv_heads * head_bytes);
+  if (in.scales.key_scale == nullptr) {
+    prepare_heads(args, in, token, args.kv_heads, args.key_gamma, k, in.keys.row(slot, in.element));
+    std::memcpy(in.values.row(slot, in.element), v, row_bytes);
+    return;
+  }
+  auto* key = static_cast<char*>(scratch(ScratchSlot::kTile, row_bytes));
+  prepare_heads(args, in, token, args.kv_heads, args.key_gamma, k, key);
+  write_codes(args, in, key, in.scales.key_scale, in.scales.key_offset, in.keys.row(slot, 1));
+  write_codes(args, in, v, in.scales.value_scale, in.scales.value_offset, in.values.row(slot, 1));
 }
 
 AttentionArgs attention_args(const AttentionBlock& block, const Inputs& in, const char* query, void* out) {
@@ -123,6 +146,9 @@ AttentionArgs attention_args(const AttentionBlock& block, const Inputs& in, cons
   args.key_token_stride = in.keys.token_stride;
   args.value_block_stride = in.values.block_stride;
   args.value_token_stride = in.values.token_stride;
+  args.key_scale = in.scales.key_scale;
+  args.value_scale = in.scales.value_scale;
+  args.value_offset = in.scales.value_offset;
   args.block_size = in.keys.block_size;
   args.heads = block.heads;
   args.kv_heads = block.kv_heads;

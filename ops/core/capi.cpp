@@ -181,9 +181,11 @@ int vmo_core_paged_attention(const vmo_tensor* query, const vmo_tensor* key_cach
                maybe(query_lens), needed(out)});
 }
 
-int vmo_core_attention_block(const vmo_tensor* tensors) {
-  const auto body = [&] { return vmo::attention_block_from("attention_block", tensors); };
-  return call("attention_block", body, {Views{tensors, vmo::kAttentionBlockTensors}});
+int vmo_core_attention_block(const vmo_tensor* tensors, int inputs) {
+  constexpr const char* kName = "attention_block";
+  if (inputs < 0) return fail(kName, "got %d tensors", inputs);
+  const auto body = [&] { return vmo::attention_block_from(kName, tensors, inputs, tensors[inputs]); };
+  return call(kName, body, {Views{tensors, inputs + 1}});
 }
 
 int vmo_core_attention_sublayer(const vmo_tensor* tensors, int inputs) {

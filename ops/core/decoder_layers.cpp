@@ -15,7 +15,7 @@ struct Decoder {
   TensorView x;
   AttentionBlock block{};  // but for qkv, head norms and caches
   double epsilon = 0;
-  int64_t biases = 0;
+  int64_t optional = 0;
   TensorList weights{nullptr, 0};
   int layers = 0;
   const TensorView* caches = nullptr;
@@ -29,7 +29,7 @@ struct Layer {
 Status read_layer(const char* op, const Decoder& decoder, TensorList* weights, Layer* layer) {
   layer->attention.block = decoder.block;
   layer->attention.in.epsilon = layer->mlp.in.epsilon = decoder.epsilon;
-  VMO_TRY(read_attention_weights(op, weights, decoder.biases, &layer->attention));
+  VMO_TRY(read_attention_weights(op, weights, decoder.optional, &layer->attention));
   return read_mlp_weights(op, weights, &layer->mlp);
 }
 
@@ -54,10 +54,10 @@ Status read_decoder(const char* op, const DecoderLayers& args, Decoder* decoder)
   VMO_TRY(list.take(op, &ints));
   VMO_TRY(list.take(op, &floats));
   LayerAttributes attributes;
-  VMO_TRY(read_attributes(op, ints, floats, &decoder->block, &attributes));
+  VMO_TRY(read_attributes(op, ints, floats, kWholeLayer, &decoder->block, &attributes));
   if (attributes.first) return fail(op, "int_attributes[6] is 1; expected 0: these layers have their own first one");
   VMO_TRY(read_epsilon(op, floats, 2, &decoder->epsilon));
-  decoder->biases = attributes.biases;
+  decoder->optional = attributes.optional;
   decoder->weights = list;
   VMO_TRY(count_layers(op, decoder));
   decoder->caches = args.tensors + args.inputs - 2 * decoder->layers;

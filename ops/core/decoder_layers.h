@@ -8,7 +8,7 @@
 namespace vmo {
 
 // The flat tensor list: x [T, hidden], the paged inputs, int_attributes and float_attributes (those of sublayers.h; the
-// last of int_attributes is a sum of AttentionSublayerBias), then for each layer the weights of the attention half and
+// last of int_attributes is a sum of OptionalTensor), then for each layer the weights of the attention half and
 // those of the feed-forward half; then the key caches of all layers, then their value caches.
 struct DecoderLayers {
   const TensorView* tensors;

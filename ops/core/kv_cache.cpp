@@ -29,6 +29,17 @@ Status require_same_layout(const char* op, const Cache& keys, const Cache& value
               shape_text({keys.blocks, keys.block_size, keys.kv_heads, keys.head_dim}));
 }
 
+Status read_cache_scales(const char* op, const TensorView& view, int64_t channels, CacheScales* out) {
+  *out = CacheScales{};
+  if (view.data == nullptr) return kOk;
+  VMO_TRY(require_dtype(op, "cache_scales", view, DType::kFloat32));
+  VMO_TRY(require_shape(op, "cache_scales", view, {4, channels}));
+  if (!view.is_contiguous()) return fail(op, "argument cache_scales has a stride; expected adjacent elements");
+  const auto* values = static_cast<const float*>(view.data);
+  *out = CacheScales{values, values + channels, values + 2 * channels, values + 3 * channels};
+  return kOk;
+}
+
 Status check_slots(const char* op, const TensorView& slot_mapping, int64_t tokens, int64_t slots) {
   VMO_TRY(require_index_type(op, "slot_mapping", slot_mapping));
   VMO_TRY(require_shape(op, "slot_mapping", slot_mapping, {tokens}));

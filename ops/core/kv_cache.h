@@ -24,6 +24,17 @@ struct Cache {
 Status read_cache(const char* op, const char* name, const TensorView& view, Cache* out);
 Status require_same_layout(const char* op, const Cache& keys, const Cache& values);
 
+// What the int8 codes of caches stand for: (code - offset) * scale, each of kv_heads * head_dim channels. All null where
+// caches hold floats.
+struct CacheScales {
+  const float* key_scale = nullptr;
+  const float* key_offset = nullptr;
+  const float* value_scale = nullptr;
+  const float* value_offset = nullptr;
+};
+// From float32 [4, channels] in this order, or null data.
+Status read_cache_scales(const char* op, const TensorView& view, int64_t channels, CacheScales* out);
+
 // Slots must be negative (skip) or inside the cache.
 Status check_slots(const char* op, const TensorView& slot_mapping, int64_t tokens, int64_t slots);
 

@@ -116,12 +116,13 @@ Status plan_mlp_sublayer(const char* op, const MlpSublayer& args) {
   return plan_projection(op, args.down, space.normed.shape[0]);
 }
 
-Status read_attention_weights(const char* op, TensorList* list, int64_t biases, AttentionSublayer* args) {
+Status read_attention_weights(const char* op, TensorList* list, int64_t optional, AttentionSublayer* args) {
   VMO_TRY(list->take(op, &args->in.gamma));
-  VMO_TRY(read_projection(op, "qkv weight", list, 3, (biases & kQkvBias) != 0, &args->qkv));
-  VMO_TRY(read_projection(op, "output weight", list, 1, (biases & kOutputBias) != 0, &args->output));
+  VMO_TRY(read_projection(op, "qkv weight", list, 3, (optional & kQkvBias) != 0, &args->qkv));
+  VMO_TRY(read_projection(op, "output weight", list, 1, (optional & kOutputBias) != 0, &args->output));
   VMO_TRY(list->take(op, &args->block.query_gamma));
-  return list->take(op, &args->block.key_gamma);
+  VMO_TRY(list->take(op, &args->block.key_gamma));
+  return (optional & kInt8CacheScales) == 0 ? kOk : list->take(op, &args->block.cache_scales);
 }
 
 Status read_mlp_weights(const char* op, TensorList* list, MlpSublayer* args) {
@@ -144,13 +145,13 @@ Status read_attention_sublayer(const char* op, const TensorView* tensors, int in
   if (inputs < kAttributes) return fail(op, "got %d tensors; expected more", inputs);
   const TensorView& floats = tensors[inputs - 1];
   LayerAttributes attributes;
-  VMO_TRY(read_attributes(op, tensors[inputs - 2], floats, &args->block, &attributes));
+  VMO_TRY(read_attributes(op, tensors[inputs - 2], floats, kWholeLayer, &args->block, &attributes));
   VMO_TRY(read_epsilon(op, floats, 2, &args->in.epsilon));
   TensorList list(tensors, inputs - kAttributes);
   VMO_TRY(list.take(op, &args->in.x));
   VMO_TRY(list.take(op, &args->in.residual));
   if (attributes.first) args->in.residual = TensorView{};
-  VMO_TRY(read_attention_weights(op, &list, attributes.biases, args));
+  VMO_TRY(read_attention_weights(op, &list, attributes.optional, args));
   VMO_TRY(read_paged_inputs(op, &list, &args->block));
   VMO_TRY(list.take(op, &args->block.key_cache));
   VMO_TRY(list.take(op, &args->block.value_cache));

@@ -43,9 +43,10 @@ Status plan_mlp_sublayer(const char* op, const MlpSublayer& args);
 Status read_epsilon(const char* op, const TensorView& floats, int64_t index, double* epsilon);
 
 // What tells a half its weights, in this order. Attention: gamma of the norm, the projections of queries, keys and
-// values (biased with kQkvBias), that of the output (kOutputBias), gammas of the heads' query and key norms.
+// values (biased with kQkvBias), that of the output (kOutputBias), gammas of the heads' query and key norms, the scales
+// of int8 caches (kInt8CacheScales).
 // Feed-forward block: gamma of the norm, the projections gate and up together, down. Projections: projection.h.
-Status read_attention_weights(const char* op, TensorList* list, int64_t biases, AttentionSublayer* args);
+Status read_attention_weights(const char* op, TensorList* list, int64_t optional, AttentionSublayer* args);
 Status read_mlp_weights(const char* op, TensorList* list, MlpSublayer* args);
 
 // Takes cos, sin, slot_mapping, block_tables, context_lens and query_lens.
@@ -54,7 +55,7 @@ Status read_paged_inputs(const char* op, TensorList* list, AttentionBlock* block
 // Flat tensor lists, shared by the C and MindSpore entry points. Attention: x, residual, the weights, the paged inputs,
 // key_cache, value_cache, int_attributes, float_attributes. The latter has a third value: the epsilon of the norm in
 // front. The seventh of int_attributes is 1 where there is no residual (that argument is then not read), the eighth says
-// which biases come (a sum of AttentionSublayerBias).
+// which tensors come that not every layer has (a sum of OptionalTensor).
 Status read_attention_sublayer(const char* op, const TensorView* tensors, int inputs, AttentionSublayer* args);
 
 // Feed-forward block: x, residual, the weights, float_attributes [>= 1] (epsilon).

@@ -4,6 +4,12 @@
 //
 // A row's result depends only on its own query and its visible keys: scores and weighted sums run through the same
 // operations whatever other rows share the task, and a block in which a row sees no key leaves its state untouched.
+//
+// Caches hold elements of the type T of queries and outputs, or int8 codes with a scale s and an offset z per channel,
+// which stand for (code - z) * s. Codes are widened to float as they are read, and s and z stay out of the loops:
+// - q . key = (q * s) . codes - (q * s) . z. The last term is the same for all keys of a query, so that the softmax does
+//   not see it, and is left out.
+// - sum_j p_j value_j = (sum_j p_j codes_j - z) * s, since the p_j sum up to 1.
 #pragma once
 
 namespace {
@@ -15,6 +21,7 @@ constexpr int kValueRows = 4;
 struct AttentionState {
   float* scores;   // [kMaxQueryRows][kKeyBlock]: scores, then probabilities
   float* sums;     // [kMaxQueryRows][width]: running weighted sum of values
+  float* queries;  // [kMaxQueryRows][width]: the queries times the scales of int8 keys
   int64_t width;   // head_dim rounded up to whole vectors
   int rows_per_head;
   int64_t limit[kMaxQueryRows];    // visible keys of each row
@@ -26,8 +33,13 @@ struct AttentionState {
 inline int64_t padded_width(int64_t head_dim) { return (head_dim + Vec::kLanes - 1) / Vec::kLanes * Vec::kLanes; }
 
 inline size_t attention_scratch(const AttentionArgs& args) {
-  return sizeof(float) * kMaxQueryRows * static_cast<size_t>(kKeyBlock + padded_width(args.head_dim));
+  const int64_t widths = args.key_scale == nullptr ? 1 : 2;
+  return sizeof(float) * kMaxQueryRows * static_cast<size_t>(kKeyBlock + widths * padded_width(args.head_dim));
 }
+
+// What queries are multiplied with keys as: those of int8 caches hold the keys' scales, in float32.
+template <class T, class C>
+using Query = std::conditional_t<std::is_same_v<T, C>, T, float>;
 
 // Pointers to the task's first kv head in the keys and values at absolute positions first .. first + count - 1.
 template <class T>
@@ -161,22 +173,22 @@ inline void add_values_rows(AttentionState& state, int row, const T* const* valu
 
 // Rows [row0, row0 + count) of the state, all of one kv head, against the current key block; fetches what lies
 // `prefetch` elements behind each key and value (0: nothing).
-template <class T>
-inline void visit_head(const AttentionArgs& args, AttentionState& state, const T* const* queries,
-                       const T* const* keys, const T* const* values, int row0, int64_t first_key, int64_t prefetch) {
+template <class Q, class C>
+inline void visit_head(const AttentionArgs& args, AttentionState& state, const Q* const* queries,
+                       const C* const* keys, const C* const* values, int row0, int64_t first_key, int64_t prefetch) {
   const int end = row0 + state.rows_per_head;
-  dot_tile<T>(queries + row0, state.rows_per_head, keys, state.keys, args.head_dim, prefetch,
-              state.scores + row0 * kKeyBlock, kKeyBlock);
+  dot_tile(queries + row0, state.rows_per_head, keys, state.keys, args.head_dim, prefetch,
+           state.scores + row0 * kKeyBlock, kKeyBlock);
   for (int row = row0; row < end; ++row) softmax_row(state, row, first_key, args.scale);
   int row = row0;
   for (; row + kValueRows <= end; row += kValueRows) {
-    add_values_rows<T, kValueRows>(state, row, values, first_key, args.head_dim, row == row0 ? prefetch : 0);
+    add_values_rows<C, kValueRows>(state, row, values, first_key, args.head_dim, row == row0 ? prefetch : 0);
   }
   if (row + 2 <= end) {
-    add_values_rows<T, 2>(state, row, values, first_key, args.head_dim, row == row0 ? prefetch : 0);
+    add_values_rows<C, 2>(state, row, values, first_key, args.head_dim, row == row0 ? prefetch : 0);
     row += 2;
   }
-  if (row < end) add_values_rows<T, 1>(state, row, values, first_key, args.head_dim, row == row0 ? prefetch : 0);
+  if (row < end) add_values_rows<C, 1>(state, row, values, first_key, args.head_dim, row == row0 ? prefetch : 0);
 }
 
 template <class T>
@@ -187,13 +199,13 @@ inline void next_head(const T** rows, int count, int64_t head_dim) {
 // Key block at first_key of a pass whose last row sees `last` keys. While one head is used the next one, its neighbour
 // in memory, is fetched a little at a time: fetching much at once overruns the queues of outstanding misses, and then
 // nothing overlaps. Behind the last head comes the first one of the next block.
-template <class T>
+template <class Q, class C>
 inline void visit_key_block(const AttentionArgs& args, const AttentionTask& task, AttentionState& state,
-                            const T* const* queries, int64_t first_key, int64_t last) {
-  const T* keys[kKeyBlock];
-  const T* values[kKeyBlock];
-  const T* later_keys[kKeyBlock];
-  const T* later_values[kKeyBlock];
+                            const Q* const* queries, int64_t first_key, int64_t last) {
+  const C* keys[kKeyBlock];
+  const C* values[kKeyBlock];
+  const C* later_keys[kKeyBlock];
+  const C* later_values[kKeyBlock];
   const int64_t left = last - first_key - kKeyBlock;
   const int later = left <= 0 ? 0 : left < kKeyBlock ? static_cast<int>(left) : kKeyBlock;
   cache_rows(args, task, first_key, state.keys, keys, values);
@@ -204,26 +216,56 @@ inline void visit_key_block(const AttentionArgs& args, const AttentionTask& task
       prefetch_rows(later_keys, later, args.head_dim);
       prefetch_rows(later_values, later, args.head_dim);
     }
-    visit_head<T>(args, state, queries, keys, values, head * state.rows_per_head, first_key,
-                  last_head ? 0 : args.head_dim);
+    visit_head<Q, C>(args, state, queries, keys, values, head * state.rows_per_head, first_key,
+                     last_head ? 0 : args.head_dim);
     next_head(keys, state.keys, args.head_dim);
     next_head(values, state.keys, args.head_dim);
   }
 }
 
-// Rows [first, first + count) of each kv head of the task; row r is query token r / group, head r % group of the group.
+// The query of a row, times the scales of its kv head's int8 keys.
 template <class T>
+inline const float* scaled_query(const AttentionArgs& args, int64_t kv_head, const T* query, float* scaled) {
+  const float* scale = args.key_scale + kv_head * args.head_dim;
+  for (int64_t d = 0; d < args.head_dim; d += Vec::kLanes) {
+    const int64_t left = args.head_dim - d;
+    store_some(load_some(query + d, left) * load_some(scale + d, left), scaled + d, left);
+  }
+  return scaled;
+}
+
+// The weighted sums of a row over their weights, rounded.
+template <class T, class C>
+inline void store_row_of(const AttentionArgs& args, int64_t kv_head, const float* sums, float total, T* out) {
+  for (int64_t d = 0; d < args.head_dim; d += Vec::kLanes) {
+    const int64_t left = args.head_dim - d;
+    Vec mean = Vec::load(sums + d) / Vec::set1(total);
+    if constexpr (!std::is_same_v<T, C>) {
+      const int64_t channel = kv_head * args.head_dim + d;
+      mean = (mean - load_some(args.value_offset + channel, left)) * load_some(args.value_scale + channel, left);
+    }
+    store_some(mean, out + d, left);
+  }
+}
+
+// Rows [first, first + count) of each kv head of the task; row r is query token r / group, head r % group of the group.
+template <class T, class C>
 inline void attend_rows(const AttentionArgs& args, const AttentionTask& task, int first, int count,
                         AttentionState& state) {
   const int64_t group = args.heads / args.kv_heads;
-  const T* queries[kMaxQueryRows];
+  const Query<T, C>* queries[kMaxQueryRows];
   T* out[kMaxQueryRows];
   const int rows = count * task.kv_heads;
   state.rows_per_head = count;
   for (int i = 0; i < rows; ++i) {
     const int row = first + i % count;
-    const int64_t token = row / group, head = (task.kv_head + i / count) * group + row % group;
-    queries[i] = at<T>(args.query, (task.first_row + token) * args.ldquery + head * args.head_dim);
+    const int64_t kv_head = task.kv_head + i / count, token = row / group, head = kv_head * group + row % group;
+    const T* query = at<T>(args.query, (task.first_row + token) * args.ldquery + head * args.head_dim);
+    if constexpr (std::is_same_v<T, C>) {
+      queries[i] = query;
+    } else {
+      queries[i] = scaled_query(args, kv_head, query, state.queries + i * state.width);
+    }
     out[i] = at<T>(args.out, (task.first_row + token) * args.ldout + head * args.head_dim);
     state.limit[i] = task.first_limit + token;
     state.maximum[i] = -__builtin_inff();
@@ -233,26 +275,31 @@ inline void attend_rows(const AttentionArgs& args, const AttentionTask& task, in
   const int64_t last = state.limit[rows - 1];
   for (int64_t key = 0; key < last; key += kKeyBlock) {
     state.keys = static_cast<int>(last - key < kKeyBlock ? last - key : kKeyBlock);
-    visit_key_block<T>(args, task, state, queries, key, last);
+    visit_key_block<Query<T, C>, C>(args, task, state, queries, key, last);
   }
   for (int i = 0; i < rows; ++i) {
-    const Vec total = Vec::set1(state.total[i]);
-    for (int64_t d = 0; d < args.head_dim; d += Vec::kLanes) {
-      store_some(Vec::load(state.sums + i * state.width + d) / total, out[i] + d, args.head_dim - d);
-    }
+    store_row_of<T, C>(args, task.kv_head + i / count, state.sums + i * state.width, state.total[i], out[i]);
+  }
+}
+
+// With caches of elements of type C.
+template <class T, class C>
+inline void attend(const AttentionArgs& args, const AttentionTask& task, void* scratch) {
+  AttentionState state;
+  state.scores = static_cast<float*>(scratch);
+  state.sums = state.scores + kMaxQueryRows * kKeyBlock;
+  state.width = padded_width(args.head_dim);
+  state.queries = state.sums + kMaxQueryRows * state.width;
+  const int rows = task.rows * static_cast<int>(args.heads / args.kv_heads);
+  for (int first = 0; first < rows; first += kMaxQueryRows) {
+    attend_rows<T, C>(args, task, first, rows - first < kMaxQueryRows ? rows - first : kMaxQueryRows, state);
   }
 }
 
 template <class T>
 void attention(const AttentionArgs& args, const AttentionTask& task, void* scratch) {
-  AttentionState state;
-  state.scores = static_cast<float*>(scratch);
-  state.sums = state.scores + kMaxQueryRows * kKeyBlock;
-  state.width = padded_width(args.head_dim);
-  const int rows = task.rows * static_cast<int>(args.heads / args.kv_heads);
-  for (int first = 0; first < rows; first += kMaxQueryRows) {
-    attend_rows<T>(args, task, first, rows - first < kMaxQueryRows ? rows - first : kMaxQueryRows, state);
-  }
+  if (args.key_scale == nullptr) return attend<T, T>(args, task, scratch);
+  attend<T, int8_t>(args, task, scratch);
 }
 
 }  // namespace

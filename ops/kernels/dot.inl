@@ -45,11 +45,24 @@ struct BlockSums {
   }
 };
 
+// How elements of type X are multiplied with those of type W: floats with int8 codes as floats.
+template <class X, class W>
+struct Products : Dot<X> {
+  static_assert(std::is_same_v<X, W>);
+};
+template <>
+struct Products<float, int8_t> : Dot<float> {
+  using Dot<float>::load;
+  using Dot<float>::load_first;
+  static Vec load(const int8_t* p) { return Vec::load(p); }
+  static Vec load_first(const int8_t* p, int n) { return Vec::load_first(p, n); }
+};
+
 // kRows x kDotCols outputs. What lies `prefetch` elements ahead of w goes to the second-level cache (0: nothing).
-template <class T, int kRows>
-inline void dot_block(const T* const* x, const T* const* w, int64_t inner, int64_t prefetch,
-                      typename Dot<T>::Out (*out)[kDotCols]) {
-  using D = Dot<T>;
+template <class X, class W, int kRows>
+inline void dot_block(const X* const* x, const W* const* w, int64_t inner, int64_t prefetch,
+                      typename Dot<X>::Out (*out)[kDotCols]) {
+  using D = Products<X, W>;
   BlockSums<D, kRows> sums;
   int64_t k = 0;
   for (; k + D::kStep <= inner; k += D::kStep) {
@@ -69,32 +82,32 @@ inline void dot_block(const T* const* x, const T* const* w, int64_t inner, int64
   sums.finish(out);
 }
 
-// Chooses the block for `rows` (1 .. Dot<T>::kMaxRows) rows of x.
-template <class T, int kRows = Dot<T>::kMaxRows>
-inline void dot_rows(int rows, const T* const* x, const T* const* w, int64_t inner, int64_t prefetch,
-                     typename Dot<T>::Out (*out)[kDotCols]) {
+// Chooses the block for `rows` (1 .. Dot<X>::kMaxRows) rows of x.
+template <class X, class W, int kRows = Dot<X>::kMaxRows>
+inline void dot_rows(int rows, const X* const* x, const W* const* w, int64_t inner, int64_t prefetch,
+                     typename Dot<X>::Out (*out)[kDotCols]) {
   if constexpr (kRows > 1) {
-    if (rows < kRows) return dot_rows<T, kRows - 1>(rows, x, w, inner, prefetch, out);
+    if (rows < kRows) return dot_rows<X, W, kRows - 1>(rows, x, w, inner, prefetch, out);
   }
-  dot_block<T, kRows>(x, w, inner, prefetch, out);
+  dot_block<X, W, kRows>(x, w, inner, prefetch, out);
 }
 
 // c[m * ldc + n] for all m < rows, n < cols. x_rows and w_rows hold one pointer per row. The inner loop runs over
 // rows of w: a block of rows of x stays in the first-level cache, and the first block fetches what lies `prefetch`
 // elements ahead of w (0: nothing), which the others find in the second.
-template <class T>
-inline void dot_tile(const T* const* x_rows, int rows, const T* const* w_rows, int cols, int64_t inner,
-                     int64_t prefetch, typename Dot<T>::Out* c, int64_t ldc) {
-  constexpr int kStep = Dot<T>::kMaxRows;
+template <class X, class W>
+inline void dot_tile(const X* const* x_rows, int rows, const W* const* w_rows, int cols, int64_t inner,
+                     int64_t prefetch, typename Dot<X>::Out* c, int64_t ldc) {
+  constexpr int kStep = Dot<X>::kMaxRows;
   for (int m = 0; m < rows; m += kStep) {
     const int count = rows - m < kStep ? rows - m : kStep;
     for (int n = 0; n < cols; n += kDotCols) {
       // A partial block repeats its last row; the copies are dropped below.
-      const T* w[kDotCols];
+      const W* w[kDotCols];
       for (int j = 0; j < kDotCols; ++j) w[j] = w_rows[n + j < cols ? n + j : cols - 1];
       const int kept = cols - n < kDotCols ? cols - n : kDotCols;
-      typename Dot<T>::Out out[kStep][kDotCols];
-      dot_rows<T>(count, x_rows + m, w, inner, m == 0 ? prefetch : 0, out);
+      typename Dot<X>::Out out[kStep][kDotCols];
+      dot_rows(count, x_rows + m, w, inner, m == 0 ? prefetch : 0, out);
       const size_t bytes = static_cast<size_t>(kept) * sizeof(out[0][0]);
       for (int i = 0; i < count; ++i) std::memcpy(c + (m + i) * ldc + n, out[i], bytes);
     }

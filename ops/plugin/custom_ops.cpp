@@ -116,17 +116,20 @@ Status run_paged_attention(const Arguments& args) {
   VMO_TRY(inputs(args, 8, in));
   VMO_TRY(args.output(1, &y));
   AttentionBlock attributes{};
-  VMO_TRY(read_attributes(args.op(), in[6], in[7], &attributes));
+  LayerAttributes layer;
+  VMO_TRY(read_attributes(args.op(), in[6], in[7], kNoLayer, &attributes, &layer));
   return paged_attention(args.op(), in[0], in[1], in[2], PagedSequences{in[3], in[4], in[5]}, attributes.heads,
                          attributes.kv_heads, attributes.scale, y);
 }
 
 // The tensors of AttentionBlockTensor (core/attention_attributes.h) in that order.
 Status run_attention_block(const Arguments& args) {
-  TensorView tensors[kAttentionBlockTensors];
-  VMO_TRY(weighted_inputs(args, kAttentionOut, tensors));
-  VMO_TRY(args.output(1, &tensors[kAttentionOut]));
-  return attention_block_from(args.op(), tensors);
+  TensorView tensors[kAttentionBlockTensors], out;
+  VMO_TRY(args.require_count(kCacheScales + 1));
+  const int inputs = std::min<int>(args.count() - 1, kAttentionBlockTensors);
+  VMO_TRY(weighted_inputs(args, inputs, tensors));
+  VMO_TRY(args.output(1, &out));
+  return attention_block_from(args.op(), tensors, inputs, out);
 }
 
 }  // namespace

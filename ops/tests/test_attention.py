@@ -277,7 +277,7 @@ def test_attention_block_equals_the_chain(
     flags = [heads, kv_heads, dim, rotary_dim, int(interleaved), int(qk_norm), 0, 0]
     attributes = [ints(np.array(flags, np.int32)), tensor([dim**-0.5, 1e-6], "float32")]
     out = empty((15, heads * dim), dtype)
-    isa.call("attention_block", [*inputs, *attributes, out])
+    isa.call("attention_block", [*inputs, *attributes, out], 13)
 
     parts = [tensor(v, dtype) for v in (case.query, case.new_keys, case.new_values)]
     for i in range(2):

@@ -139,10 +139,10 @@ def test_attention_block_attributes(library: Native) -> None:
         (i32(1, 1, 4), "int_attributes [3] and float_attributes [2] must have at least 8 and 2"),
         (i32(3, 2, 4, 4, 0, 0, 0, 0), "heads 3, kv_heads 2, head_dim 4, rotary_dim 4"),
         (i32(2, 1, 4, 3, 0, 0, 0, 0), "rotary_dim 3"),
-        (i32(2, 1, 4, 4, 0, 0, 5, 0), "int_attributes[6] is 5; expected 0 to 0"),
+        (i32(2, 1, 4, 4, 0, 0, 5, 0), "int_attributes[6] is 5; expected 0"),
     ):
         with pytest.raises(NativeError, match=re.escape(message)):
-            library.call("attention_block", [*tensors, ints, floats, out])
+            library.call("attention_block", [*tensors, ints, floats, out], 13)
 
 
 def test_null_tensor(library: Native) -> None:
@@ -227,7 +227,7 @@ def test_malformed_views(library: Native, name: str, arguments: list[Any]) -> No
 def test_malformed_attention_block(library: Native) -> None:
     for call in replaced([f32(1)] * 14, 2, (2, -3)):
         with pytest.raises(NativeError, match="attention_block: axis 1 of a tensor"):
-            library.call("attention_block", call)
+            library.call("attention_block", call, 13)
 
 
 def test_no_inner_extent(isa: Native) -> None:

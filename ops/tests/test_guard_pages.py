@@ -12,6 +12,7 @@ import pytest
 
 from ops.tests import reference
 from ops.tests.native import DENSE, Native, Tensor, empty, tensor
+from ops.tests.test_int8_cache import case_of
 
 PAGE = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -149,3 +150,19 @@ def test_attention(
         )
         out = guards.place(empty(case.query.shape, dtype), at_end=at_end)
         isa.call("paged_attention", query, keys, values, tables, contexts, queries, 4, 2, 0.3, out)
+
+
+@pytest.mark.parametrize("dtype", DENSE)
+@pytest.mark.parametrize("at_end", [True, False])
+def test_int8_cache(
+    isa: Native, guards: Guards, dtype: str, at_end: bool, rng: np.random.Generator
+) -> None:
+    for dim in (3, 8, 20, 33, 70):
+        case = case_of(rng, [33, 66], [9, 1], heads=4, kv_heads=2, dim=dim, block=16)
+        # The last block of the caches is in use, up to its last slot, and the first.
+        case.paged.tables[0, 1] = len(case.keys.array) - 1
+        case.paged.tables[1, 0] = 0
+        case.paged.slots[-2:] = case.keys.array.shape[0] * 16 - 1, 0
+        tensors = [*case.inputs(dtype), empty(case.paged.query.shape, dtype)]
+        placed = [guards.place(t, at_end=at_end) if t.array.size else t for t in tensors]
+        isa.call("attention_block", placed, 14)

@@ -100,7 +100,7 @@ def run_attention(
     integers.array[6:] = 0
     attended = empty((TOKENS, HEADS * DIM), given.x.dtype)
     block = [qkv.run(isa, normed), *given.block, *caches, integers, given.attributes[1], attended]
-    isa.call("attention_block", block)
+    isa.call("attention_block", block, 13)
     return output.run(isa, attended), summed
 
 

@@ -11,6 +11,7 @@ import pytest
 from ops.tests import reference
 from ops.tests.mindspore_tensors import FLOATS, graph, rounded, to_ms, to_np
 from ops.tests.native import UNIT_ROUNDOFF, Native
+from ops.tests.test_int8_cache import case_of
 from vllm_mindspore.quantization import primitives
 
 pytestmark = pytest.mark.usefixtures("mindspore_cpu")
@@ -243,6 +244,21 @@ def test_attention_block(dtype: str, qk_norm: bool, rng: np.random.Generator) ->
             query, rounded(keys, dtype), rounded(values, dtype), case, HEADS, DIM**-0.5
         )
         check(result, expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_attention_block_with_an_int8_cache(dtype: str, rng: np.random.Generator) -> None:
+    """The numpy definition of the codes and float64 attention over what they stand for."""
+    case = case_of(
+        rng, [20, 3, 40], [4, 3, 1], heads=HEADS, kv_heads=KV_HEADS, dim=DIM, block=BLOCK
+    )
+    codes = case.written(dtype)
+    wide = case.inputs(dtype)
+    tensors = [to_ms(t.wide() if t.dtype == dtype else t.array, t.dtype) for t in wide]
+    result = graph(custom("vmo_attention_block", 14), tensors)(*tensors)
+    check(result, case.expected(dtype, codes), dtype)
+    for found, expected in zip(tensors[9:11], codes, strict=True):
+        np.testing.assert_array_equal(found.asnumpy(), expected)
 
 
 @pytest.mark.parametrize("dtype", ("float16", "bfloat16"))

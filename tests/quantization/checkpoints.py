@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from tests.quantization import weight_only
+from tests.quantization import int8_cache, weight_only
+from tests.quantization.int8_cache import Scales
 from vllm_mindspore.quantization import primitives
 from vllm_mindspore.quantization.description import (
     DYNAMIC,
@@ -161,8 +162,12 @@ class Quantized:
             hook.remove()
         return found
 
-    def write(self, folder: Path, dtype: torch.dtype) -> Path:
-        """The checkpoint, its floats in `dtype`."""
+    def cache_scales(self, prompts: list[list[int]]) -> dict[str, Tensors]:
+        """Those of an int8 key/value cache, by the float model."""
+        return int8_cache.calibrate(self._model, prompts)
+
+    def write(self, folder: Path, dtype: torch.dtype, cache: Scales | None = None) -> Path:
+        """The checkpoint, its floats in `dtype`, with the scales of an int8 cache if given."""
         shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
         stored, types = {}, {}
         for file in self.folder.glob("*.safetensors"):
@@ -175,6 +180,12 @@ class Quantized:
                 model_dtype = part in linears.MODEL_DTYPE[self.tool]
                 stored[f"{name}.{part}"] = tensor.to(dtype) if model_dtype else tensor
                 types[f"{name}.{part}"] = self.types[name]
+        for name, tensors in (cache or {}).items():
+            for part, values in tensors.items():
+                stored[f"{name}.{part}"] = torch.from_numpy(values)  # type: ignore[arg-type]
+                types[f"{name}.{part}"] = STATIC  # what ModelSlim writes, whatever the layer has
+        if cache is not None:
+            types["kv_cache_type"] = "C8"
         save_file(stored, folder / FILES[self.tool])
         (folder / DESCRIPTIONS[self.tool]).write_text(json.dumps(types))
         config = json.loads((folder / "config.json").read_text())
@@ -182,9 +193,12 @@ class Quantized:
         (folder / "config.json").write_text(json.dumps(config))
         return folder
 
-    def reference(self, dtype: torch.dtype) -> QuantizedReference:
-        """Transformers' model with these layers, in `dtype`."""
-        return QuantizedReference(self.folder, dtype, self.types, self.layers, self.tool)
+    def reference(self, dtype: torch.dtype, cache: Scales | None = None) -> QuantizedReference:
+        """Transformers' model with these layers, and maybe an int8 cache, in `dtype`."""
+        reference = QuantizedReference(self.folder, dtype, self.types, self.layers, self.tool)
+        if cache is not None:
+            int8_cache.install(reference.model, cache)
+        return reference
 
 
 class QuantizedReference:
@@ -198,10 +212,10 @@ class QuantizedReference:
         layers: Mapping[str, Tensors],
         tool: Tool,
     ) -> None:
-        self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
         self._layers = []
         for name, tensors in layers.items():
-            linear = self._model.get_submodule(name)
+            linear = self.model.get_submodule(name)
             kind = types[name]
             folded = tool is Tool.MODELSLIM and kind == STATIC
             bias = None if folded or linear.bias is None else linear.bias.detach()
@@ -210,13 +224,13 @@ class QuantizedReference:
             else:
                 layer = QuantizedLinear(kind, tensors, bias)
             parent, _, last = name.rpartition(".")
-            setattr(self._model.get_submodule(parent), last, layer)
+            setattr(self.model.get_submodule(parent), last, layer)
             self._layers.append(layer)
 
     @torch.no_grad()
     def logprobs(self, token_ids: list[int]) -> torch.Tensor:
         """fp32 [T, vocab] log probabilities of the next token."""
-        logits = self._model(torch.tensor([token_ids])).logits[0].float()
+        logits = self.model(torch.tensor([token_ids])).logits[0].float()
         return logits.log_softmax(-1)
 
     def one_flip(self, token_ids: list[int], seed: int) -> torch.Tensor:

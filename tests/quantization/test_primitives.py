@@ -47,6 +47,15 @@ def test_static_scales_broadcast_over_channels() -> None:
     assert primitives.quantize(x, scale, offset).tolist() == [[1, 6], [2, 7]]
 
 
+def test_codes_are_restored_by_channel() -> None:
+    codes = np.array([[-128, 7], [127, 5]], np.int8)
+    scale, offset = np.array([0.5, 3.0], np.float32), np.array([2.0, 5.0], np.float32)
+    restored = primitives.restore(codes, scale, offset)
+    assert restored.dtype == np.float32
+    assert restored.tolist() == [[-65.0, 6.0], [62.5, 0.0]]
+    assert (primitives.quantize(restored, scale, offset) == codes).all()
+
+
 @given(FLOATS, FLOATS, st.booleans())
 def test_activation_scale_covers_its_range(a: float, b: float, with_zero: bool) -> None:
     low, high = min(a, b), max(a, b)

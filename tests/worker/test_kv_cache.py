@@ -6,8 +6,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.conftest import Configure
 from vllm_mindspore.model_executor.backends.base import CacheShape
-from vllm_mindspore.worker.kv_cache import KVCache, MemoryBudget, cache_cap
+from vllm_mindspore.worker.kv_cache import KVCache, MemoryBudget, cache_cap, cache_specs
 
 GIB = 1 << 30
 
@@ -44,10 +45,11 @@ def test_cap_always_fits_one_longest_request() -> None:
     assert cache_cap(4 * GIB, page_bytes=page, block_size=16, max_model_len=32768) == needed
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int8])
 def test_buffers_are_zeroed_and_aligned(dtype: torch.dtype) -> None:
-    shapes = [CacheShape(f"layer.{index}", num_kv_heads=2, head_dim=24) for index in range(3)]
-    cache = KVCache(shapes, num_blocks=5, block_size=16, dtype=dtype)
+    shapes = [CacheShape(f"layer.{index}", 2, 24, dtype) for index in range(3)]
+    cache = KVCache(shapes, num_blocks=5, block_size=16)
+    assert cache.dtype == dtype
     assert cache.num_bytes == 3 * 2 * 5 * 16 * 2 * 24 * dtype.itemsize
     keys, values = cache.buffers()
     assert [tuple(tensor.shape) for tensor in keys + values] == [(5, 16, 2, 24)] * 6
@@ -57,11 +59,22 @@ def test_buffers_are_zeroed_and_aligned(dtype: torch.dtype) -> None:
 
 
 def test_copy_blocks_copies_every_layer() -> None:
-    shapes = [CacheShape("layer.0", num_kv_heads=1, head_dim=8)]
-    cache = KVCache(shapes, num_blocks=4, block_size=16, dtype=torch.float32)
+    shapes = [CacheShape("layer.0", 1, 8, torch.float32)]
+    cache = KVCache(shapes, num_blocks=4, block_size=16)
     for buffer in [*cache._keys, *cache._values]:
         buffer[1] = 7.0
     cache.copy_blocks([(1, 3)])
     for buffer in [*cache._keys, *cache._values]:
         assert (buffer[3] == 7.0).all()
         assert (buffer[2] == 0.0).all()
+
+
+def test_int8_counts_a_byte_per_element(configure: Configure) -> None:
+    config = configure(dtype="bfloat16")
+    sizes = {}
+    for dtype in (torch.int8, torch.bfloat16):
+        specs = cache_specs([CacheShape("layer.0", 2, 24, dtype)], config)
+        assert specs["layer.0"].dtype == dtype
+        sizes[dtype] = specs["layer.0"].page_size_bytes
+    assert sizes[torch.int8] == 2 * 16 * 2 * 24
+    assert sizes[torch.bfloat16] == 2 * sizes[torch.int8]

@@ -46,7 +46,7 @@ class ArithmeticBackend:
 
     def cache_shapes(self) -> list[CacheShape]:
         """Two layers."""
-        return [CacheShape(f"layer.{index}", num_kv_heads=1, head_dim=8) for index in range(2)]
+        return [CacheShape(f"layer.{index}", 1, 8, torch.float32) for index in range(2)]
 
     def bind_caches(
         self, key_caches: Sequence[torch.Tensor], value_caches: Sequence[torch.Tensor]
@@ -85,7 +85,7 @@ def running(config: VllmConfig) -> Running:
     """An empty batch over an empty cache."""
     backend = ArithmeticBackend()
     runner = MindSporeModelRunner(config, backend)
-    cache = KVCache(backend.cache_shapes(), NUM_BLOCKS, BLOCK, torch.float32)
+    cache = KVCache(backend.cache_shapes(), NUM_BLOCKS, BLOCK)
     runner.bind_cache(cache)
     return Running(runner, backend, cache)
 

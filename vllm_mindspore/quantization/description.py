@@ -51,6 +51,9 @@ _KEYS = (
     *("kv_cache_type", "kv_quant_type", "fa_quant_type", "reduce_quant_type"),
 )
 
+CACHE_SCALE, CACHE_OFFSET = "kv_cache_scale", "kv_cache_offset"
+"""Last names of what an int8 key/value cache has (`kv_cache`)."""
+
 
 @dataclass(frozen=True)
 class Description:
@@ -69,7 +72,8 @@ class Description:
     keys: Mapping[str, object]
 
     def module_types(self) -> dict[str, str]:
-        """Module name -> type of its tensors.
+        """Module name -> type of its tensors, those of an int8 cache aside: files label them with
+        C8 or with a type of linear layers, whatever the projection they are named after has.
 
         Raises:
             ValueError: the tensors of one module have several types, or one that is not supported.
@@ -77,7 +81,8 @@ class Description:
         parts: dict[str, dict[str, str]] = {}
         for tensor, kind in self.types.items():
             module, _, part = tensor.rpartition(".")
-            parts.setdefault(module, {})[part] = kind
+            if part not in (CACHE_SCALE, CACHE_OFFSET):
+                parts.setdefault(module, {})[part] = kind
         found = {module: self._one_type(module, kinds) for module, kinds in parts.items()}
         for module, kind in found.items():
             if kind not in TYPES:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from vllm_mindspore.quantization import kv_cache
 from vllm_mindspore.quantization.description import (
     DYNAMIC,
     FLOAT,
@@ -31,6 +32,9 @@ class Plan(Protocol):
     quantized: bool
     """Whether any layer is."""
 
+    int8_cache: bool
+    """Whether keys and values are cached as int8 codes."""
+
     summary: str
     """Its types, for logs; empty where nothing is quantized."""
 
@@ -46,6 +50,7 @@ class FloatPlan:
     """Every layer is float."""
 
     quantized = False
+    int8_cache = False
     summary = ""
 
     def scheme(self, names: Sequence[str]) -> Scheme:
@@ -75,9 +80,11 @@ class DescribedPlan:
     def __init__(self, description: Description) -> None:
         """Raises ValueError for tensors whose types do not fit together or are not supported."""
         self._file = description.file
+        self.int8_cache = kv_cache.is_int8(description)
         self._types = description.module_types()
         kinds = Counter(self._types.values())
-        self.summary = "/".join(kind for kind, _ in kinds.most_common() if kind != FLOAT)
+        found = [kind for kind, _ in kinds.most_common() if kind != FLOAT]
+        self.summary = "/".join([*found, kv_cache.C8] if self.int8_cache else found)
         self._schemes = {kind: _SCHEMES[kind](description) for kind in kinds}
 
     def scheme(self, names: Sequence[str]) -> Scheme:

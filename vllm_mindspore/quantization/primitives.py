@@ -65,6 +65,11 @@ def quantize_reciprocal(x: Floats, inverse_scale: Floats | float, offset: npt.Ar
     return _codes(scaled + _single(offset))
 
 
+def restore(codes: Int8s, scale: Floats, offset: Floats) -> npt.NDArray[np.float32]:
+    """What codes of `quantize` stand for: (codes - offset) * scale, both broadcast against them."""
+    return _single((_single(codes) - _single(offset)) * _single(scale))
+
+
 def quantize_per_token(
     x: Floats, smooth: Floats | None = None
 ) -> tuple[Int8s, npt.NDArray[np.float32]]:

@@ -61,7 +61,7 @@ def cache_specs(shapes: Sequence[CacheShape], config: VllmConfig) -> dict[str, K
             block_size=config.cache_config.block_size,
             num_kv_heads=shape.num_kv_heads,
             head_size=shape.head_dim,
-            dtype=config.model_config.dtype,
+            dtype=shape.dtype,
         )
         for shape in shapes
     }
@@ -73,14 +73,17 @@ class KVCache:
     Memory is reserved at once but taken only when blocks are first written.
     """
 
-    def __init__(
-        self, shapes: Sequence[CacheShape], num_blocks: int, block_size: int, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, shapes: Sequence[CacheShape], num_blocks: int, block_size: int) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self._memory: list[mmap.mmap] = []
-        self._keys = [self._buffer(shape, dtype) for shape in shapes]
-        self._values = [self._buffer(shape, dtype) for shape in shapes]
+        self._keys = [self._buffer(shape) for shape in shapes]
+        self._values = [self._buffer(shape) for shape in shapes]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of every buffer."""
+        return self._keys[0].dtype
 
     @property
     def num_bytes(self) -> int:
@@ -102,15 +105,15 @@ class KVCache:
         for memory in self._memory:
             memory.madvise(mmap.MADV_DONTNEED)
 
-    def _buffer(self, shape: CacheShape, dtype: torch.dtype) -> torch.Tensor:
+    def _buffer(self, shape: CacheShape) -> torch.Tensor:
         """Zeroed, page-aligned memory that the system backs by huge pages where it can."""
         dims = (self.num_blocks, self.block_size, shape.num_kv_heads, shape.head_dim)
         count = int(np.prod(dims))
-        memory = _reserve(count * dtype.itemsize)
+        memory = _reserve(count * shape.dtype.itemsize)
         self._memory.append(memory)
         with contextlib.suppress(OSError):
             memory.madvise(mmap.MADV_HUGEPAGE)
-        return torch.frombuffer(memory, dtype=dtype, count=count).reshape(dims)
+        return torch.frombuffer(memory, dtype=shape.dtype, count=count).reshape(dims)
 
 
 def num_blocks(config: KVCacheConfig, config_block_size: int) -> int:

@@ -105,10 +105,11 @@ class MindSporeWorker(WorkerBase):
         cache = self._make_cache(kv_cache.num_blocks(kv_cache_config, self.cache_config.block_size))
         self.model_runner.bind_cache(cache)
         logger.info(
-            "KV cache: %d blocks of %d tokens = %d tokens, %d bytes (%.2f GiB)",
+            "KV cache: %d blocks of %d tokens = %d tokens in %s, %d bytes (%.2f GiB)",
             cache.num_blocks,
             cache.block_size,
             cache.num_blocks * cache.block_size,
+            str(cache.dtype).removeprefix("torch."),
             cache.num_bytes,
             cache.num_bytes / _GIB,
         )
@@ -206,10 +207,7 @@ class MindSporeWorker(WorkerBase):
 
     def _make_cache(self, num_blocks: int) -> KVCache:
         return KVCache(
-            self._backend.cache_shapes(),
-            num_blocks,
-            self.cache_config.block_size,
-            self.model_config.dtype,
+            self._backend.cache_shapes(), num_blocks, self.cache_config.block_size
         )
 
     def _measure_activations(self) -> int:

@@ -70,8 +70,9 @@ VMO_API int vmo_core_paged_attention(const vmo_tensor* query, const vmo_tensor* 
                                      const vmo_tensor* context_lens, const vmo_tensor* query_lens, int64_t heads,
                                      int64_t kv_heads, double scale, const vmo_tensor* out);
 // tensors: qkv, q_gamma, k_gamma, cos, sin, slot_mapping, block_tables, context_lens, q_seq_lens, key_cache,
-// value_cache, int_attributes, float_attributes, out: those of vmo_attention_block (plugin/custom_ops.cpp).
-VMO_API int vmo_core_attention_block(const vmo_tensor* tensors);
+// value_cache, int_attributes, float_attributes, maybe the scales of int8 caches: `inputs` tensors (those of
+// vmo_attention_block in plugin/custom_ops.cpp), then out.
+VMO_API int vmo_core_attention_block(const vmo_tensor* tensors, int inputs);
 // The lists of core/sublayers.h and core/decoder_layers.h: `inputs` tensors, then y and sum.
 VMO_API int vmo_core_attention_sublayer(const vmo_tensor* tensors, int inputs);
 VMO_API int vmo_core_mlp_sublayer(const vmo_tensor* tensors, int inputs);

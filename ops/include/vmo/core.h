@@ -130,13 +130,16 @@ struct AttentionBlock {
   TensorView slot_mapping;   // int32 [T]
   PagedSequences sequences;
   TensorView key_cache, value_cache;  // [NB, BS, KH, D], written in place
+  // float32 [4, KH * D] of int8 caches: key scale, key offset, value scale, value offset. Null data: caches of qkv's dtype.
+  TensorView cache_scales;
   int64_t heads, kv_heads, head_dim, rotary_dim;
   bool interleaved, qk_norm;
   double scale, epsilon;
 };
 
 // out [T, H * D] = paged_attention after per-head RmsNorm of q and k (qk_norm), rotary embedding and cache write;
-// rounds at the same points as that chain, so it equals the chain bit for bit.
+// rounds at the same points as that chain, so it equals the chain bit for bit. int8 caches get the codes
+// clip(round(k / scale + offset)) of rounded, rotated keys and of values, and attention takes (code - offset) * scale.
 Status attention_block(const char* op, const AttentionBlock& args, const TensorView& out);
 
 // Value conversion between any two dtypes. Floats to integers truncate towards zero, saturating at the 64-bit range,

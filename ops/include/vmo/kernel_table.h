@@ -156,7 +156,8 @@ struct ActivationArgs {
   int64_t ldy;
 };
 
-// Causal paged attention; see core/attention.cpp for shapes.
+// Causal paged attention; see core/attention.cpp for shapes. Caches hold elements of the query's type or, with scales,
+// int8 codes.
 struct AttentionArgs {
   const char* query;
   int64_t ldquery;
@@ -164,6 +165,9 @@ struct AttentionArgs {
   const char* value_cache;
   int64_t key_block_stride, key_token_stride;
   int64_t value_block_stride, value_token_stride;
+  const float* key_scale;  // [kv_heads * head_dim], like the next two; null: no codes
+  const float* value_scale;
+  const float* value_offset;
   const int32_t* block_tables;
   int64_t ldtables;
   int64_t block_size;

@@ -29,7 +29,7 @@ def backend(configure: Configure) -> Backend:
     """The bundled model in fp32 over a small cache."""
     loaded = NativeBackend(configure())
     loaded.load()
-    bind(loaded, torch.float32)
+    bind(loaded)
     return loaded
 
 
@@ -39,8 +39,8 @@ def reference(tiny_model: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
 
 
-def bind(backend: Backend, dtype: torch.dtype) -> None:
-    cache = KVCache(backend.cache_shapes(), NUM_BLOCKS, BLOCK, dtype)
+def bind(backend: Backend) -> None:
+    cache = KVCache(backend.cache_shapes(), NUM_BLOCKS, BLOCK)
     backend.bind_caches(*cache.buffers())
 
 
@@ -82,7 +82,7 @@ def test_logits_come_in_the_order_of_the_rows(backend: Backend, reference: PreTr
 
 def test_every_layer_names_its_cache(backend: Backend) -> None:
     assert backend.cache_shapes() == [
-        CacheShape(f"model.layers.{index}.self_attn", num_kv_heads=2, head_dim=32)
+        CacheShape(f"model.layers.{index}.self_attn", 2, 32, torch.float32)
         for index in range(4)
     ]
 
@@ -107,7 +107,7 @@ def test_dummy_weights_need_no_files(configure: Configure, tiny_model: Path) -> 
     config.model_config.model = str(tiny_model / "nothing")
     dummy = NativeBackend(config)
     dummy.load()
-    bind(dummy, torch.float32)
+    bind(dummy)
     hidden = dummy.forward(dummy_step_inputs(5, 2, BLOCK))
     logits = dummy.logits(hidden, np.array([1, 4], np.int32))
     assert logits.shape == (2, 2048)
@@ -127,7 +127,7 @@ def test_the_chain_runs_when_asked(
     chain = NativeBackend(configure(dtype="float16"))
     chain.load()
     assert "Chain" in type(chain._logits).__name__
-    bind(chain, torch.float16)
+    bind(chain)
     hidden = chain.forward(step([0, 0], [18, 3]))
     found = chain.logits(hidden, np.array([17, 20], np.int32))
     wanted = torch.stack([expected(reference, prompt)[-1] for prompt in PROMPTS])

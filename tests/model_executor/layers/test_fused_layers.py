@@ -12,7 +12,7 @@ import torch
 from mindspore import Tensor, nn
 
 from tests.model_executor.layers.test_sublayers import BLOCK, DTYPES, config, steps
-from tests.model_executor.layers.weights import RandomSource, tensor, varying
+from tests.model_executor.layers.weights import Int8Cached, RandomSource, tensor, varying
 from vllm_mindspore import bridge
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.layers.fused_layers import FusedLayers, has_fused_layers
@@ -47,12 +47,17 @@ class Flat(nn.Cell):
         return self.layers(x, inputs, keys, values)
 
 
-def run(layers: nn.Cell, dtype: torch.dtype, shape: DecoderConfig) -> Sequence[torch.Tensor]:
+def run(
+    layers: nn.Cell,
+    dtype: torch.dtype,
+    shape: DecoderConfig,
+    cache_dtype: torch.dtype | None = None,
+) -> Sequence[torch.Tensor]:
     """Both results of each step, then the caches of all layers."""
     generator = torch.Generator().manual_seed(2)
     attention = shape.attention
     size = (4, BLOCK, attention.num_kv_heads, attention.head_dim)
-    caches = [torch.zeros(size, dtype=dtype) for _ in range(2 * len(LAYERS))]
+    caches = [torch.zeros(size, dtype=cache_dtype or dtype) for _ in range(2 * len(LAYERS))]
     row, table = Tensor(shape=[None], dtype=ms.int32), Tensor(shape=[None, None], dtype=ms.int32)
     angles = varying(torch.empty(1, attention.rotary_dim))
     paged = [ms.mutable([varying(cache) for cache in caches[:2]]) for _ in range(2)]
@@ -83,6 +88,19 @@ def test_one_node_equals_the_layers(dtype: torch.dtype, changes: dict[str, bool]
     for one, other in zip(found, expected, strict=True):
         assert one.isfinite().all()
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_one_node_equals_the_layers_with_int8_caches(dtype: torch.dtype) -> None:
+    shape = dataclasses.replace(config(), num_layers=len(LAYERS))
+    source = RandomSource(dtype)
+    builder = LayerBuilder(source=source, fused=True, quantization=Int8Cached())
+    found = run(build_layers(builder, shape, DecoderLayer), dtype, shape, torch.int8)
+    one_by_one = DecoderLayers(builder, LAYERS, shape, DecoderLayer)
+    expected = run(one_by_one, dtype, shape, torch.int8)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+    assert all(int(cache.abs().max()) > 20 for cache in found[-2 * len(LAYERS) :])
 
 
 def test_other_layers_run_one_by_one() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from mindspore import Tensor, nn
 
-from tests.model_executor.layers.weights import RandomSource, tensor, varying
+from tests.model_executor.layers.weights import Int8Cached, RandomSource, tensor, varying
 from vllm_mindspore import bridge
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.layers.sublayers import (
@@ -102,12 +102,18 @@ def steps() -> list[StepInputs]:
     ]
 
 
-def run(half: nn.Cell, dtype: torch.dtype, shape: DecoderConfig, first: bool) -> list[torch.Tensor]:
+def run(
+    half: nn.Cell,
+    dtype: torch.dtype,
+    shape: DecoderConfig,
+    first: bool,
+    cache_dtype: torch.dtype | None = None,
+) -> list[torch.Tensor]:
     """Both results of each step, then the caches."""
     generator = torch.Generator().manual_seed(2)
     attention = shape.attention
     cache = (4, BLOCK, attention.num_kv_heads, attention.head_dim)
-    caches = [torch.zeros(cache, dtype=dtype) for _ in range(2)]
+    caches = [torch.zeros(cache, dtype=cache_dtype or dtype) for _ in range(2)]
     states = torch.empty(1, shape.hidden_size, dtype=dtype)
     angles = varying(torch.empty(1, attention.rotary_dim))
     row, table = Tensor(shape=[None], dtype=ms.int32), Tensor(shape=[None, None], dtype=ms.int32)
@@ -148,6 +154,20 @@ def test_attention_half(dtype: torch.dtype, first: bool, changes: dict[str, bool
     for one, other in zip(found, expected, strict=True):
         assert one.isfinite().all()
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_attention_half_with_an_int8_cache(dtype: torch.dtype) -> None:
+    shape = config(output_bias=True)
+    builder = LayerBuilder(source=RandomSource(dtype), fused=True, quantization=Int8Cached())
+    fused = build_attention_sublayer(builder, "layer", shape, first=False)
+    assert isinstance(fused, FusedAttentionSublayer)
+    found = run(fused, dtype, shape, False, torch.int8)
+    expected = run(AttentionSublayer(builder, "layer", shape), dtype, shape, False, torch.int8)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+    assert found[-1].dtype == torch.int8
+    assert all(int(cache.abs().max()) > 20 for cache in found[-2:])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -11,6 +11,7 @@ import torch
 from mindspore import Tensor
 
 from vllm_mindspore import bridge
+from vllm_mindspore.quantization.plan import FloatPlan
 
 FUSED = [(torch.float32, True), (torch.float16, True), (torch.bfloat16, True)]
 # MindSpore's own primitives; their attention refuses fp32 caches.
@@ -46,6 +47,14 @@ class RandomSource:
         parts = [self.weight(name, shape) for name, shape in zip(names, shapes, strict=True)]
         return bridge.parameter(names[0], torch.cat(parts))
 
+    def stored(
+        self, name: str, shapes: Sequence[Sequence[int]], dtypes: Sequence[torch.dtype]
+    ) -> torch.Tensor:
+        """Positive numbers of which an int8 cache may have scales and offsets."""
+        if name not in self.weights:
+            self.weights[name] = torch.rand(*shapes[0], generator=self._generator) / 40 + 0.01
+        return self.weights[name]
+
     def finish(self) -> None:
         """Every name exists."""
 
@@ -58,6 +67,12 @@ class RandomSource:
     def wide(self, name: str) -> torch.Tensor:
         """A weight in fp64, for a reference."""
         return self.weights[name].double()
+
+
+class Int8Cached(FloatPlan):
+    """Float layers around an int8 key/value cache."""
+
+    int8_cache = True
 
 
 def tensor(values: torch.Tensor) -> Tensor:

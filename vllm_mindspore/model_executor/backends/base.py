@@ -23,6 +23,8 @@ class CacheShape:
     layer: str
     num_kv_heads: int
     head_dim: int
+    dtype: torch.dtype
+    """Of its elements."""
 
 
 Classifier = Callable[["torch.Tensor"], "torch.Tensor"]

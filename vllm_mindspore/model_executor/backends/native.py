@@ -30,6 +30,7 @@ from vllm_mindspore.model_executor.model_loader.source import (
 from vllm_mindspore.model_executor.models import registry
 from vllm_mindspore.model_executor.models.classifier import load_classifier
 from vllm_mindspore.model_executor.models.llama import HEAD
+from vllm_mindspore.quantization import kv_cache
 from vllm_mindspore.quantization.plan import DescribedPlan, FloatPlan, Plan
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class NativeBackend:
         self._model_config = vllm_config.model_config
         self._load_config = vllm_config.load_config
         self._block_size = vllm_config.cache_config.block_size
+        self._asked_cache_dtype = vllm_config.cache_config.cache_dtype
         self._caches: tuple[list[Tensor], list[Tensor]] = ([], [])
         self.weight_bytes = 0
         self.classifier: Classifier | None = None
@@ -67,6 +69,7 @@ class NativeBackend:
         dtype = bridge.to_mindspore_dtype(source.dtype)
         self._fused = _use_fused_kernels(dtype)
         plan = self._plan()
+        self._cache_dtype = kv_cache.dtype_of(source.dtype, int8=plan.int8_cache)
         builder = LayerBuilder(source, self._fused, self.adapters, plan)
         model = model_class(builder, self._model_config.hf_config, self._model_config.max_model_len)
         if self._model_config.convert_type == "classify":
@@ -93,7 +96,10 @@ class NativeBackend:
         attention = self._config.attention
         return [
             CacheShape(
-                f"model.layers.{index}.self_attn", attention.num_kv_heads, attention.head_dim
+                f"model.layers.{index}.self_attn",
+                attention.num_kv_heads,
+                attention.head_dim,
+                self._cache_dtype,
             )
             for index in range(self._config.num_layers)
         ]
@@ -140,16 +146,23 @@ class NativeBackend:
         if not dummy:
             folder = checkpoint_folder(self._model_config, self._load_config)
         found = read_description(folder)
+        kv_cache.check(found, self._model_config.dtype, self._asked_cache_dtype)
         if found is None:
             return FloatPlan()
         found.check(str(self._model_config.dtype).removeprefix("torch."))
-        return DescribedPlan(found)
+        plan = DescribedPlan(found)
+        if plan.int8_cache and not self._fused:
+            raise ValueError(
+                "VLLM_MS_FUSED_KERNELS=0 runs builtin primitives, whose attention takes no int8 "
+                "key/value cache here; unset it"
+            )
+        return plan
 
     def _declare_shapes(self, dtype: ms.Type) -> None:
         """Marks every varying dimension, so that one compilation serves all steps."""
         attention = self._config.attention
         block = [self._block_size, attention.num_kv_heads, attention.head_dim]
-        cache_dtype = bridge.bits_dtype(self._model_config.dtype) if self._fused else dtype
+        cache_dtype = bridge.bits_dtype(self._cache_dtype) if self._fused else dtype
         cache = Tensor(shape=[None, *block], dtype=cache_dtype)
         caches = ms.mutable([cache] * self._config.num_layers)
         row = Tensor(shape=[None], dtype=ms.int32)

@@ -9,7 +9,7 @@ before they attend, so one graph serves prefill, chunked prefill and decode.
 from __future__ import annotations
 
 import numpy as np
-from mindspore import Parameter, Tensor, mint, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, mint, nn, ops
 from mindspore.ops.auto_generate import gen_ops_prim
 
 from vllm_mindspore import bridge
@@ -24,8 +24,8 @@ PagedInputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tens
 i32 [B, blocks], context lengths i32 [B] and query lengths i32 [B] of one step; adapter slots
 i32 [T] if the model has adapters."""
 
-# AttentionSublayerBias of ops/core/attention_attributes.h.
-_QKV_BIAS, _OUTPUT_BIAS = 1, 2
+# OptionalTensor of ops/core/attention_attributes.h.
+_QKV_BIAS, _OUTPUT_BIAS, _CACHE_SCALES = 1, 2, 4
 # ApplyRotaryPosEmb's cos_format for cos and sin that already hold one row per token, by whether
 # neighbouring elements are rotated together.
 _ROWS_PER_TOKEN = {False: 2, True: 3}
@@ -64,13 +64,19 @@ def head_gammas(
 
 
 def kernel_attributes(
-    config: AttentionConfig, *, whole: bool, first: bool = False, input_epsilon: float = 0.0
+    builder: LayerBuilder,
+    config: AttentionConfig,
+    *,
+    whole: bool,
+    first: bool = False,
+    input_epsilon: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """The attribute tensors of the fused kernels (ops/core/attention_attributes.h). The block alone
     is not told what only kernels with norm and projections around it need (`whole`)."""
-    biases = config.bias * _QKV_BIAS + config.output_bias * _OUTPUT_BIAS if whole else 0
+    optional = config.bias * _QKV_BIAS + config.output_bias * _OUTPUT_BIAS if whole else 0
+    optional += builder.quantization.int8_cache * _CACHE_SCALES
     integers = [config.num_heads, config.num_kv_heads, config.head_dim, config.rotary_dim]
-    integers += [int(config.interleaved), int(config.qk_norm), int(first), biases]
+    integers += [int(config.interleaved), int(config.qk_norm), int(first), optional]
     floats = [config.scale, config.norm_epsilon, input_epsilon]
     return Tensor(np.array(integers, np.int32)), Tensor(np.array(floats, np.float32))
 
@@ -84,8 +90,9 @@ class FusedAttention(nn.Cell):
         self.qkv = FusedLinear(builder, names, config.hidden_size, sizes, bias=config.bias)
         self.output = _output(builder, name, config)
         self.query_gamma, self.key_gamma = head_gammas(builder, name, config)
-        self.integers, self.floats = kernel_attributes(config, whole=False)
-        self.attend = custom_op("vmo_attention_block", 13)
+        self.integers, self.floats = kernel_attributes(builder, config, whole=False)
+        self.cache_scales = ParameterTuple(builder.cache_scales(name, config.kv_size))
+        self.attend = custom_op("vmo_attention_block", 13 + len(self.cache_scales))
 
     def construct(
         self, x: Tensor, inputs: PagedInputs, key_cache: Tensor, value_cache: Tensor
@@ -106,6 +113,7 @@ class FusedAttention(nn.Cell):
             value_cache,
             self.integers,
             self.floats,
+            *self.cache_scales,
         )
         return self.output(attended, adapters)
 

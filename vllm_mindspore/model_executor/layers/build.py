@@ -11,6 +11,7 @@ from mindspore import Parameter
 from vllm_mindspore.model_executor.model_loader.adapter_slots import AdapterSlots
 from vllm_mindspore.model_executor.model_loader.source import ParameterSource
 from vllm_mindspore.quantization.plan import FloatPlan, Plan
+from vllm_mindspore.quantization.schemes import int8_cache
 from vllm_mindspore.quantization.schemes.base import LinearParameters, Projections
 from vllm_mindspore.quantization.schemes.float_linear import Float
 
@@ -44,3 +45,10 @@ class LayerBuilder:
     ) -> list[Parameter]:
         """The same as the fused kernels take them (core/projection.h)."""
         return self.linear(names, in_features, out_features, bias=bias).fused()
+
+    def cache_scales(self, attention: str, channels: int) -> list[Parameter]:
+        """What the kernels take of the int8 cache of an attention layer, nothing for other caches.
+        `channels`: head_dim of all kv heads."""
+        if not self.quantization.int8_cache:
+            return []
+        return [int8_cache.scales(self.source, attention, channels)]

@@ -40,7 +40,7 @@ class FusedLayers(nn.Cell):
             weights += mlp_weights(builder, layer, config)
         self.weights = ParameterTuple(weights)
         self.attributes = kernel_attributes(
-            config.attention, whole=True, input_epsilon=config.norm_epsilon
+            builder, config.attention, whole=True, input_epsilon=config.norm_epsilon
         )
         inputs = _SHARED + len(weights) + 2 * len(layers)
         self.kernel = custom_op("vmo_decoder_layers", inputs, num_outputs=2)

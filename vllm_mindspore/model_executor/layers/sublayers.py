@@ -34,6 +34,7 @@ def attention_weights(builder: LayerBuilder, layer: str, config: DecoderConfig) 
         *builder.projection(names, hidden, sizes, bias=attention.bias),
         *builder.projection(*output, bias=attention.output_bias),
         *head_gammas(builder, name, attention),
+        *builder.cache_scales(name, attention.kv_size),
     ]
 
 
@@ -106,7 +107,7 @@ class FusedAttentionSublayer(nn.Cell):
         super().__init__()
         self.weights = ParameterTuple(attention_weights(builder, layer, config))
         self.attributes = kernel_attributes(
-            config.attention, whole=True, first=first, input_epsilon=config.norm_epsilon
+            builder, config.attention, whole=True, first=first, input_epsilon=config.norm_epsilon
         )
         self.first = first
         self.kernel = custom_op("vmo_attention_sublayer", len(self.weights) + 12, num_outputs=2)

@@ -62,6 +62,11 @@ def require(
         source.note(f"tensor {name}: expected {expected}, found {wrong} others of {values.numel()}")
 
 
+def is_positive(values: torch.Tensor) -> torch.Tensor:
+    """Whether each is a finite number above 0."""
+    return torch.isfinite(values) & (values > 0)
+
+
 def shared(
     source: TensorSource,
     projections: Projections,

@@ -69,7 +69,7 @@ class W8A8:
         name = projections.names[0]
         scale, offset = (v.to(torch.float32).expand(inner) for v in (scale, offset))
         tensors.require(
-            source, f"{name}.input_scale", scale, "finite numbers above 0", _is_positive
+            source, f"{name}.input_scale", scale, "finite numbers above 0", tensors.is_positive
         )
         tensors.require(source, f"{name}.input_offset", offset, "whole numbers", _is_whole)
         offset = offset + self._shift(source, projections, scale)
@@ -116,10 +116,6 @@ def _folded_biases(source: TensorSource, projections: Projections) -> tuple[Para
         bridge.bits_parameter(f"{name}.bias", torch.zeros(size, dtype=source.dtype))
         for name, size in projections.parts()
     )
-
-
-def _is_positive(values: torch.Tensor) -> torch.Tensor:
-    return torch.isfinite(values) & (values > 0)
 
 
 def _is_whole(values: torch.Tensor) -> torch.Tensor:
