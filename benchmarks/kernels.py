@@ -119,6 +119,36 @@ def attention(
     )
 
 
+def int8_attention(
+    library: Native, rng: np.random.Generator, dtype: str, batch: int, queries: int, context: int
+) -> Case:
+    """The same over int8 caches, with the codes of the new tokens written first."""
+    blocks = -(-context // BLOCK)
+    shape = (batch * blocks, BLOCK, KV_HEADS, HEAD_DIM)
+    caches = [Tensor(rng.integers(-128, 128, shape, np.int8), "int8") for _ in range(2)]
+    tokens, width = batch * queries, HEADS * HEAD_DIM
+    qkv = random(rng, dtype, tokens, width + 2 * KV_HEADS * HEAD_DIM)
+    out, gamma = empty((tokens, width), dtype), random(rng, dtype, HEAD_DIM)
+    angles = tensor(np.ones((tokens, 0)), "float32")
+    ends = (np.arange(batch)[:, None] * blocks * BLOCK + context - queries) + np.arange(queries)
+    integers = (
+        *(ends.reshape(-1), np.arange(batch * blocks).reshape(batch, blocks)),
+        *(np.full(batch, context), np.full(batch, queries)),
+    )
+    tables = [Tensor(values.astype(np.int32), "int32") for values in integers]
+    flags = np.array([HEADS, KV_HEADS, HEAD_DIM, 0, 0, 0, 0, 4], np.int32)
+    floats = tensor([HEAD_DIM**-0.5, 0.0], "float32")
+    scales = tensor(np.full((4, KV_HEADS * HEAD_DIM), 0.02), "float32")
+    inputs = [qkv, gamma, gamma, angles, angles, *tables, *caches, Tensor(flags, "int32"), floats]
+    call = lambda: library.call("attention_block", [*inputs, scales, out], 14)  # noqa: E731
+    visible = queries * (context - queries) + queries * (queries + 1) / 2
+    flops = 4.0 * batch * visible * HEADS * HEAD_DIM
+    num_bytes = 2.0 * batch * context * KV_HEADS * HEAD_DIM
+    return Case(
+        f"int8 attention {batch}x{queries} of {context}", itertools.repeat(call), num_bytes, flops
+    )
+
+
 def norm(library: Native, rng: np.random.Generator, dtype: str, rows: int) -> Case:
     """AddRmsNorm of hidden rows."""
     x, residual, y, total = (random(rng, dtype, rows, HIDDEN) for _ in range(4))
@@ -147,11 +177,12 @@ def cases(library: Native, dtype: str) -> Iterator[Case]:
             yield weight_only(library, rng, dtype, 4, 128, rows)
     for rows in (1, 8, 32):
         yield linear(library, rng, dtype, "lm_head", rows, VOCABULARY, HIDDEN)
-    yield attention(library, rng, dtype, 1, 1, 1024)
-    yield attention(library, rng, dtype, 8, 1, 1024)
-    yield attention(library, rng, dtype, 32, 1, 1024)
-    yield attention(library, rng, dtype, 1, 512, 512)
-    yield attention(library, rng, dtype, 1, 16, 4096)
+    for kind in (attention, int8_attention):
+        yield kind(library, rng, dtype, 1, 1, 1024)
+        yield kind(library, rng, dtype, 8, 1, 1024)
+        yield kind(library, rng, dtype, 32, 1, 1024)
+        yield kind(library, rng, dtype, 1, 512, 512)
+        yield kind(library, rng, dtype, 1, 16, 4096)
 
 
 def best_time(calls: Iterator[Callable[[], None]], seconds: float) -> float:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""int8 key/value caches: the codes that are written, and attention against explicit dequantization."""
+"""int8 key/value caches: the codes that are written, attention over what they stand for."""
 
 from __future__ import annotations
 

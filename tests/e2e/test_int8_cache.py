@@ -142,9 +142,7 @@ def test_chunked_prefill_and_preemption(
 @pytest.mark.parametrize(
     "block_size", [128, *(pytest.param(size, marks=pytest.mark.full) for size in (32, 64))]
 )
-def test_block_sizes(
-    block_size: int, folder: Path, together: list[Answer], engine: Engine
-) -> None:
+def test_block_sizes(block_size: int, folder: Path, together: list[Answer], engine: Engine) -> None:
     llm = engine(folder, dtype="float16", block_size=block_size)
     assert answers(llm, ragged_prompts(seed=2)) == together
 

@@ -86,10 +86,14 @@ def calibrate(model: Any, prompts: list[list[int]]) -> dict[str, Tensors]:
 
 
 def shifted(scales: Scales, seed: int = 0) -> dict[str, Tensors]:
-    """The same with whole offsets off the middle, so that some codes are cut and a mistake shows."""
+    """The same with whole offsets off the middle: some codes are cut, and a mistake shows."""
     rng = np.random.default_rng(seed)
     return {
         name: found
-        | {"kv_cache_offset": rng.integers(-80, 81, len(found["kv_cache_scale"])).astype(np.float32)}
+        | {
+            "kv_cache_offset": rng.integers(-80, 81, len(found["kv_cache_scale"])).astype(
+                np.float32
+            )
+        }
         for name, found in scales.items()
     }

@@ -17,7 +17,8 @@ SCALES = {f"l.0.k_proj.kv_cache_{part}": "W8A8" for part in ("scale", "offset")}
 
 
 def described(**keys: object) -> Description:
-    return parse(FILE, {"l.0.k_proj.weight": "FLOAT", **SCALES, **keys})
+    scales = SCALES if "C8" in keys.values() else {}
+    return parse(FILE, {"l.0.k_proj.weight": "FLOAT", **scales, **keys})
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,13 @@ def test_keys_that_ask_for_something_else_are_refused(
         kv_cache.is_int8(described(**keys))
 
 
+def test_scales_that_no_key_speaks_of_are_refused() -> None:
+    message = 'l.0.k_proj.kv_cache_scale, a scale of an int8.*add "kv_cache_type": "C8"'
+    for keys in ({}, {"kv_cache_type": None}):
+        with pytest.raises(ValueError, match=message):
+            kv_cache.is_int8(parse(FILE, {**SCALES, **keys}))
+
+
 @pytest.mark.parametrize("kind", ["W8A8", "C8", "FLOAT"])
 def test_labels_of_scales_say_nothing_about_their_projection(kind: str) -> None:
     types = {**dict.fromkeys(SCALES, kind), "l.0.k_proj.weight": "W8A8", "l.0.q.weight": "FLOAT"}
@@ -71,7 +79,12 @@ C8 = {"kv_cache_type": "C8"}
         (C8, torch.bfloat16, "bfloat16", r"='bfloat16' is not supp.*scales of an int8 cache.*auto"),
         (C8, torch.bfloat16, "fp8", "='fp8' is not supported.*Use --kv-cache-dtype auto"),
         ({}, torch.bfloat16, "int8", r"='int8' is not.*\(bfloat16\), and int8 takes scales from a"),
-        ({}, torch.float16, "int8_per_token_head", "int8 takes scales from a checkpoint whose desc"),
+        (
+            {},
+            torch.float16,
+            "int8_per_token_head",
+            "int8 takes scales from a checkpoint whose desc",
+        ),
         ({}, torch.float16, "bfloat16", r"the cache has the dtype of the model \(float16\)\. Use"),
     ],
 )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the key/value cache holds: the model's dtype, or int8 codes (C8) if a description says so.
 
-Codes are clip(round(x / scale + offset)) with a scale and an offset per channel from the checkpoint.
+Codes are clip(round(x / scale + offset)); each channel has a scale and an offset in the checkpoint.
 Imports no MindSpore: the front end checks with it.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from vllm_mindspore.quantization.description import Description
+from vllm_mindspore.quantization.description import CACHE_SCALE, Description
 
 C8 = "C8"
 _CACHE_KEYS = ("kv_cache_type", "kv_quant_type")
@@ -24,7 +24,8 @@ def is_int8(description: Description | None) -> bool:
     """Whether keys and values are cached as int8.
 
     Raises:
-        ValueError: the description asks for another kind of cache or of attention.
+        ValueError: the description asks for another kind of cache or of attention, or has scales
+            of a cache that it does not name.
     """
     if description is None:
         return False
@@ -41,7 +42,14 @@ def is_int8(description: Description | None) -> bool:
                 f"{description.file}: {key} is {kind!r:.40}; supported: {C8!r}, or null for a "
                 "cache in the model's dtype"
             )
-    return C8 in kinds.values()
+    int8 = C8 in kinds.values()
+    scale = next((name for name in description.types if name.endswith(f".{CACHE_SCALE}")), None)
+    if scale is not None and not int8:
+        raise ValueError(
+            f"{description.file} lists {scale:.200}, a scale of an int8 key/value cache, but "
+            f'{" and ".join(_CACHE_KEYS)} do not say {C8!r}: add "{_CACHE_KEYS[0]}": "{C8}"'
+        )
+    return int8
 
 
 def check(description: Description | None, model: torch.dtype, asked: str) -> None:

@@ -206,9 +206,7 @@ class MindSporeWorker(WorkerBase):
         )
 
     def _make_cache(self, num_blocks: int) -> KVCache:
-        return KVCache(
-            self._backend.cache_shapes(), num_blocks, self.cache_config.block_size
-        )
+        return KVCache(self._backend.cache_shapes(), num_blocks, self.cache_config.block_size)
 
     def _measure_activations(self) -> int:
         """Memory of a step of the largest size: what the graphs' outputs occupy (measured), the

@@ -82,8 +82,7 @@ def test_logits_come_in_the_order_of_the_rows(backend: Backend, reference: PreTr
 
 def test_every_layer_names_its_cache(backend: Backend) -> None:
     assert backend.cache_shapes() == [
-        CacheShape(f"model.layers.{index}.self_attn", 2, 32, torch.float32)
-        for index in range(4)
+        CacheShape(f"model.layers.{index}.self_attn", 2, 32, torch.float32) for index in range(4)
     ]
 
 

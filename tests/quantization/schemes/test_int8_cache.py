@@ -69,7 +69,12 @@ def test_one_number_is_that_of_all_channels(tmp_path: Path) -> None:
     [
         ("k_proj", "kv_cache_scale", torch.zeros(CHANNELS), "above 0, found 6 others of 6"),
         ("v_proj", "kv_cache_scale", -torch.ones(1), "expected finite numbers above 0, found 6"),
-        ("k_proj", "kv_cache_offset", torch.zeros(CHANNELS + 1), r"expected shape \[6\].*found \[7"),
+        (
+            "k_proj",
+            "kv_cache_offset",
+            torch.zeros(CHANNELS + 1),
+            r"expected shape \[6\].*found \[7",
+        ),
         ("v_proj", "kv_cache_offset", None, "missing tensor .*v_proj.kv_cache_offset"),
         ("v_proj", "kv_cache_scale", None, "missing tensor .*v_proj.kv_cache_scale"),
         ("k_proj", "kv_cache_scale", torch.ones(CHANNELS, dtype=torch.int64), "expected dtype"),
