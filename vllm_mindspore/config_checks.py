@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from vllm.logger import init_logger
 from vllm.ray.lazy_utils import is_in_ray_actor, is_ray_initialized
@@ -17,10 +17,18 @@ from vllm.ray.lazy_utils import is_in_ray_actor, is_ray_initialized
 from vllm_mindspore import envs, request_checks
 from vllm_mindspore.machine_share import KEY
 from vllm_mindspore.model_executor.model_loader import preflight
-from vllm_mindspore.model_executor.model_loader.quantization_files import read_description
+from vllm_mindspore.model_executor.model_loader.quantization_files import (
+    METHODS,
+    Quantization,
+    check_asked,
+    read_description,
+    read_quantization,
+    stated_in,
+)
 from vllm_mindspore.model_executor.models.config import decoder_config
+from vllm_mindspore.model_executor.models.layout import DECODER_PREFIX, layout_of
 from vllm_mindspore.quantization import kv_cache
-from vllm_mindspore.quantization.description import STEMS, TOOLS, Description
+from vllm_mindspore.quantization.description import Description, one_type
 from vllm_mindspore.unused_options import (
     UNUSED,
     UNUSED_EARLY,
@@ -81,11 +89,11 @@ def check_request(processed_inputs: EngineInput, params: SamplingParams | Poolin
 
 def check_quantization_name(method: str) -> None:
     """Raise ValueError for a quantization method that is none of ours."""
-    if method not in TOOLS:
+    if method not in METHODS:
         _refuse(
             f"quantization={method!r}",
             "the formats it names are not read",
-            f"Use one of {', '.join(TOOLS)}, or the original bf16, fp16 or fp32 checkpoint.",
+            f"Use one of {', '.join(METHODS)}, or the original bf16, fp16 or fp32 checkpoint.",
         )
 
 
@@ -236,33 +244,29 @@ def _quantization(vllm_config: VllmConfig) -> None:
     folder = Path(vllm_config.model_config.model)
     if not folder.is_dir():
         return  # to be downloaded: the worker looks
-    description, asked = read_description(folder), vllm_config.model_config.quantization
+    model = vllm_config.model_config
+    found, asked = read_quantization(folder, stated_in(model.hf_config)), model.quantization
     if asked is not None:
-        _check_tool(folder, asked, description)
-    if description is None:
+        check_asked(folder, asked, found)
+    if found is None:
         return
-    description.check(str(vllm_config.model_config.dtype).removeprefix("torch."))
+    if isinstance(found, Description):
+        found.check(str(model.dtype).removeprefix("torch."))
+    _check_types(found, model.hf_config)
     if vllm_config.lora_config is not None:
         _refuse(
-            f"LoRA on a quantized checkpoint ({description.file.name})",
+            f"LoRA on a quantized checkpoint ({found.file.name})",
             "adapters are computed beside float weights",
             "Drop --enable-lora, or serve the float checkpoint.",
         )
 
 
-def _check_tool(folder: Path, asked: str, description: Description | None) -> None:
-    """Raise ValueError where --quantization contradicts the files."""
-    if description is None:
-        raise ValueError(
-            f"quantization={asked!r}, but {folder} has none of the description files that say how "
-            f"weights are quantized ({', '.join(f'{stem}*.json' for stem in STEMS)}): its weights "
-            "are plain. Drop --quantization, or add the file that the tool wrote beside them"
-        )
-    if description.tool not in TOOLS[asked]:
-        raise ValueError(
-            f"quantization={asked!r}, but {description.file} was written for "
-            f"--quantization {description.tool.value}. Drop --quantization: the files say it"
-        )
+def _check_types(found: Quantization, hf_config: Any) -> None:
+    """Raise ValueError for layers of the decoder (not all have a head) without one clear type."""
+    for together in layout_of(hf_config.model_type, decoder_config(hf_config)).linears:
+        names = [linear.name for linear in together if linear.name.startswith(DECODER_PREFIX)]
+        if names:
+            one_type(found.file, {name: found.type_of(name) for name in names})
 
 
 def _load_format(vllm_config: VllmConfig) -> None:

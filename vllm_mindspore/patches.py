@@ -262,14 +262,15 @@ def _preflight_patch() -> Patch:
 
     def check_and_override(model: str, *args: Any, **kwargs: Any) -> Any:
         """Our check of config.json, then what vLLM reads it for first."""
-        preflight.check_config(Path(model))
+        preflight.check_config(Path(model), remote_code=bool(kwargs.get("trust_remote_code")))
         return _ORIGINALS[target](model, *args, **kwargs)
 
     return Patch(
         target=target,
         why="vLLM and transformers read config.json before they ask the platform anything. A list "
         "ends in an AttributeError that names no file, and num_hidden_layers of 10**9 fills the "
-        "memory: transformers writes the kind of every layer down.",
+        "memory: transformers writes the kind of every layer down. A quantization_config left from "
+        "other weights, or code that was not copied, gets a message that does not say so.",
         upstream="none",
         retire_when="vLLM asks the platform before it reads config.json",
         replacement=check_and_override,

@@ -87,12 +87,15 @@ def _register_quantization_names() -> None:
         register_quantization_config,
     )
 
+    from vllm_mindspore.quantization.compressed_tensors import METHOD
     from vllm_mindspore.quantization.description import TOOLS
-    from vllm_mindspore.quantization.vllm_names import AscendQuantization
+    from vllm_mindspore.quantization.vllm_names import AscendQuantization, FileQuantization
 
     for name in TOOLS:
         if name not in QUANTIZATION_METHODS:
             register_quantization_config(name)(AscendQuantization)
+    # In place of vLLM's own, which builds torch layers.
+    register_quantization_config(METHOD)(FileQuantization)
 
 
 def _current_platform() -> Platform | None:

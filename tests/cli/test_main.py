@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -84,6 +86,25 @@ def test_refusal_reaches_the_user_of_serve(tiny_model: Path) -> None:
     )
     assert result.returncode != 0
     assert "tensor_parallel_size=2 is not supported by vllm-mindspore" in result.stderr
+
+
+def test_contradicting_files_are_told_to_the_user_of_serve(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    (folder / "quant_model_description.json").write_text("{}")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8"}
+    (folder / "config.json").write_text(json.dumps(config))
+    result = subprocess.run(
+        [SCRIPT, "serve", str(folder), "--quantization", "ascend"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "Remove quantization_config from config.json" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("script", ["vllm", "vllm-mindspore"])

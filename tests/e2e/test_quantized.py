@@ -16,13 +16,20 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import Qwen3Config
-from vllm import SamplingParams
+from vllm import LLM, SamplingParams
 
 from tests.e2e.checkpoints import CheckpointSpec, write_checkpoint
 from tests.e2e.conftest import Checkpoint, Engine
 from tests.e2e.test_correctness import generate, options, prompt_logprobs, ragged_prompts
 from tests.e2e.tolerance import NOISE_RATIO, rms
-from tests.quantization.checkpoints import Policy, Quantized, all_of, mixed, mixed_weights
+from tests.quantization.checkpoints import (
+    Policy,
+    Quantized,
+    QuantizedReference,
+    all_of,
+    mixed,
+    mixed_weights,
+)
 from vllm_mindspore.quantization.description import (
     DYNAMIC,
     STATIC,
@@ -91,8 +98,12 @@ def test_logprobs_in_float32(
     quantized = quantize(name, policy, tool)
     folder = quantized.write(tmp_path / "quantized", torch.float32)
     reference = quantized.reference(torch.float32)
+    check_logprobs(engine(folder, **options("fp32")), reference)
+
+
+def check_logprobs(llm: LLM, reference: QuantizedReference) -> None:
+    """Those of a model in float32, as the module says."""
     prompts = ragged_prompts()
-    llm = engine(folder, **options("fp32"))
     errors = []
     for prompt, found in zip(prompts, prompt_logprobs(llm, prompts), strict=True):
         expected = reference.logprobs(prompt)

@@ -111,6 +111,42 @@ def test_an_index_beside_a_single_file_is_ambiguous(read: Reader, shards: Path) 
         read(shards)
 
 
+QUANTIZED = "quant_model_weight_w8a8.safetensors"
+
+
+@each_reader
+@pytest.mark.parametrize(
+    "name",
+    [
+        "quant_model_weights.safetensors.index.json",
+        "quant_model_weight_w8a8_dynamic.safetensors.index.json",
+    ],
+)
+def test_the_indexes_of_modelslim_are_found(read: Reader, name: str, shards: Path) -> None:
+    (shards / INDEX).rename(shards / name)
+    read(shards)
+    (shards / name).write_text(json.dumps({"weight_map": {"x": "y.safetensors"}}))
+    with pytest.raises(ValueError, match=rf"{shards / name} lists \['x'\]"):
+        read(shards)
+
+
+@each_reader
+def test_several_indexes_are_several_checkpoints(read: Reader, shards: Path) -> None:
+    (shards / f"{QUANTIZED}.index.json").write_text((shards / INDEX).read_text())
+    with pytest.raises(ValueError, match=rf"has {INDEX} and {QUANTIZED}.index.json: these are two"):
+        read(shards)
+
+
+@each_reader
+def test_float_and_quantized_weights_are_two_checkpoints(read: Reader, tmp_path: Path) -> None:
+    for name in (SINGLE, QUANTIZED):
+        (tmp_path / name).write_bytes(right_file())
+    with pytest.raises(ValueError, match=rf"has {SINGLE} and {QUANTIZED}: these are two"):
+        read(tmp_path)
+    (tmp_path / SINGLE).unlink()
+    read(tmp_path)
+
+
 @each_reader
 def test_an_index_may_list_the_single_file(read: Reader, tmp_path: Path) -> None:
     (tmp_path / SINGLE).write_bytes(right_file())

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.quantization import compressed
+from tests.quantization.compressed import quantization_config
+from vllm_mindspore.quantization import compressed_tensors
 from vllm_mindspore.quantization.description import Tool, parse
-from vllm_mindspore.quantization.plan import DescribedPlan, FloatPlan
+from vllm_mindspore.quantization.plan import DescribedPlan, FloatPlan, Plan, plan_of
+from vllm_mindspore.quantization.schemes.compressed_dynamic import CompressedDynamic
+from vllm_mindspore.quantization.schemes.compressed_static import CompressedStatic
 from vllm_mindspore.quantization.schemes.float_linear import Float
 from vllm_mindspore.quantization.schemes.w4a16 import W4A16
 from vllm_mindspore.quantization.schemes.w8a8 import W8A8
@@ -28,6 +33,14 @@ TYPES = {
 
 def plan() -> DescribedPlan:
     return DescribedPlan(parse(FILE, dict(TYPES)))
+
+
+def compressed_plan() -> Plan:
+    groups = [(["re:.*[qk]$"], compressed.ZERO_POINT), (["Linear"], compressed.DYNAMIC)]
+    config = compressed.config(groups, ["l.0.up"])
+    return plan_of(
+        compressed_tensors.parse(Path("folder/config.json"), quantization_config(config))
+    )
 
 
 def test_every_layer_of_plain_weights_is_float() -> None:
@@ -63,3 +76,25 @@ def test_weights_alone() -> None:
     assert found.scheme(["o"]) == W4A16(Form(sizes, turned=True))
     stated = {"q.weight": "W8A16", "group_size": 64}
     assert DescribedPlan(parse(FILE, stated)).scheme(["q"]) == W8A16(Form((64,), turned=False))
+
+
+def test_layers_of_fused_models_say_so() -> None:
+    fused = parse(FILE, {"l.0.qkv_proj.weight": "W8A8"})
+    with pytest.raises(ValueError, match=r"l.0.q_proj is: but names l.0.qkv_proj: ModelSlim wrote"):
+        DescribedPlan(fused).scheme(["l.0.q_proj"])
+
+
+def test_plans_by_what_a_folder_says() -> None:
+    assert isinstance(plan_of(None), FloatPlan)
+    assert isinstance(plan_of(parse(FILE, dict(TYPES))), DescribedPlan)
+
+
+def test_groups_of_compressed_tensors() -> None:
+    plan = compressed_plan()
+    assert plan.quantized
+    assert plan.summary == "W8A8/W8A8_DYNAMIC"
+    assert plan.scheme(["l.0.q", "l.0.k"]) == CompressedStatic(zero_point=True)
+    assert isinstance(plan.scheme(["l.0.v"]), CompressedDynamic)
+    assert isinstance(plan.scheme(["l.0.up"]), Float)
+    with pytest.raises(ValueError, match=r"config.json: layers of .*l.0.k: W8A8, l.0.v: W8A8_DYN"):
+        plan.scheme(["l.0.k", "l.0.v"])

@@ -7,6 +7,7 @@ Imports neither torch nor MindSpore: the front end reads it too.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,11 @@ class Tool(enum.Enum):
 
     GOLDEN_STICK = "golden-stick"
     MODELSLIM = "ascend"
+
+    @property
+    def writer(self) -> str:
+        """Its own name."""
+        return {Tool.GOLDEN_STICK: "Golden Stick", Tool.MODELSLIM: "ModelSlim"}[self]
 
 
 # As vLLM compares them, in lower case. SmoothQuant is what either tool may have applied.
@@ -54,6 +60,12 @@ _KEYS = (
 CACHE_SCALE, CACHE_OFFSET = "kv_cache_scale", "kv_cache_offset"
 """Last names of what an int8 key/value cache has (`kv_cache`)."""
 
+# What layers are part of where they are fused.
+_FUSED = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv_proj"),
+    **dict.fromkeys(("gate_proj", "up_proj"), "gate_up_proj"),
+}
+
 
 @dataclass(frozen=True)
 class Description:
@@ -70,6 +82,19 @@ class Description:
     tool: Tool
     types: Mapping[str, str]
     keys: Mapping[str, object]
+
+    @property
+    def writer(self) -> str:
+        """The tool's own name."""
+        return self.tool.writer
+
+    @property
+    def names(self) -> list[str]:
+        """What --quantization may be, the tool's own value first."""
+        return sorted(
+            (name for name, tools in TOOLS.items() if self.tool in tools),
+            key=lambda name: name != self.tool.value,
+        )
 
     def module_types(self) -> dict[str, str]:
         """Module name -> type of its tensors, those of an int8 cache aside: files label them with
@@ -129,6 +154,36 @@ class Description:
             )
         return tuple(size for size in GROUP_SIZES if size == stated)
 
+    def type_of(self, module: str) -> str:
+        """That of linear layer `module` of the model.
+
+        Raises:
+            ValueError: the file does not name it, or `module_types` raises.
+        """
+        if module not in self._modules:
+            raise self.unknown(module)
+        return self._modules[module]
+
+    @functools.cached_property
+    def _modules(self) -> dict[str, str]:
+        return self.module_types()
+
+    def unknown(self, module: str) -> ValueError:
+        """The error for a linear layer `module` of the model that the file does not name."""
+        parent, _, last = module.rpartition(".")
+        fused = f"{parent}.{_FUSED.get(last, last)}"
+        if f"{fused}.weight" in self.types and fused != module:
+            why = (
+                f"but names {fused}: {self.writer} wrote it for a model with fused layers. Write "
+                "the checkpoint with the names of the Hugging Face model"
+            )
+        else:
+            why = (
+                f"expected an entry {module}.weight; the file belongs to another model, or "
+                f"{self.writer} did not know this one"
+            )
+        return ValueError(f"{self.file} does not say what {module} is: {why}")
+
     def _one_type(self, module: str, parts: Mapping[str, str]) -> str:
         # Golden Stick labels every bias of a dynamic layer W4A8_DYNAMIC: the weight decides.
         kinds = {kind for part, kind in parts.items() if part != "bias"} or set(parts.values())
@@ -138,6 +193,22 @@ class Description:
             f"{self.file}: the tensors of {module} have several types, "
             f"{', '.join(f'{part}: {kind}' for part, kind in sorted(parts.items()))}; expected one"
         )
+
+
+def one_type(file: Path, types: Mapping[str, str]) -> str:
+    """The type of linear layers that are computed together; `types` of their names, by `file`.
+
+    Raises:
+        ValueError: they have several.
+    """
+    first, *others = dict.fromkeys(types.values())
+    if others:
+        found = ", ".join(f"{name}: {kind}" for name, kind in types.items())
+        raise ValueError(
+            f"{file}: layers of one input have different types ({found}); they are computed "
+            "together: quantize them alike"
+        )
+    return first
 
 
 def parse(file: Path, content: dict[str, Any]) -> Description:

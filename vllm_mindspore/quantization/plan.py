@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from vllm_mindspore.quantization import kv_cache
+from vllm_mindspore.quantization.compressed_tensors import CompressedTensors
 from vllm_mindspore.quantization.description import (
     DYNAMIC,
     FLOAT,
@@ -16,8 +17,11 @@ from vllm_mindspore.quantization.description import (
     WEIGHT_INT8,
     Description,
     Tool,
+    one_type,
 )
 from vllm_mindspore.quantization.schemes.base import Scheme
+from vllm_mindspore.quantization.schemes.compressed_dynamic import CompressedDynamic
+from vllm_mindspore.quantization.schemes.compressed_static import CompressedStatic
 from vllm_mindspore.quantization.schemes.float_linear import Float
 from vllm_mindspore.quantization.schemes.w4a16 import W4A16
 from vllm_mindspore.quantization.schemes.w8a8 import W8A8
@@ -79,10 +83,9 @@ class DescribedPlan:
 
     def __init__(self, description: Description) -> None:
         """Raises ValueError for tensors whose types do not fit together or are not supported."""
-        self._file = description.file
+        self._description = description
         self.int8_cache = kv_cache.is_int8(description)
-        self._types = description.module_types()
-        kinds = Counter(self._types.values())
+        kinds = Counter(description.module_types().values())
         found = [kind for kind, _ in kinds.most_common() if kind != FLOAT]
         self.summary = "/".join([*found, kv_cache.C8] if self.int8_cache else found)
         self._schemes = {kind: _SCHEMES[kind](description) for kind in kinds}
@@ -93,21 +96,44 @@ class DescribedPlan:
         Raises:
             ValueError: a name is not in the file, or the types differ.
         """
-        types = {name: self._type(name) for name in names}
-        first, *others = dict.fromkeys(types.values())
-        if others:
-            found = ", ".join(f"{name}: {kind}" for name, kind in types.items())
-            raise ValueError(
-                f"{self._file}: layers of one input have different types ({found}); they are "
-                "computed together: quantize them alike"
-            )
-        return self._schemes[first]
+        types = {name: self._description.type_of(name) for name in names}
+        return self._schemes[one_type(self._description.file, types)]
 
-    def _type(self, name: str) -> str:
-        if name not in self._types:
-            raise ValueError(
-                f"{self._file} does not say what {name} is: expected an entry "
-                f"{name}.weight; the file belongs to another model, or the tool that wrote it did "
-                "not know this one"
-            )
-        return self._types[name]
+
+class CompressedPlan:
+    """As the groups of a compressed-tensors configuration have it."""
+
+    quantized = True
+    int8_cache = False
+
+    def __init__(self, config: CompressedTensors) -> None:
+        self._config = config
+        self.summary = "/".join(dict.fromkeys(group.type for group in config.groups))
+
+    def scheme(self, names: Sequence[str]) -> Scheme:
+        """That of the group which all of `names` are in; float where they are in none.
+
+        Raises:
+            ValueError: a name is in several groups, or the types differ.
+        """
+        types = {name: self._config.type_of(name) for name in names}
+        kind = one_type(self._config.file, types)
+        if kind == FLOAT:
+            return Float()
+        if kind == DYNAMIC:
+            return CompressedDynamic()
+        groups = [self._config.group(name) for name in names]
+        return CompressedStatic(any(group is not None and group.zero_point for group in groups))
+
+
+def plan_of(found: Description | CompressedTensors | None) -> Plan:
+    """The plan of a checkpoint that says this of itself.
+
+    Raises:
+        ValueError: it contradicts itself, or has types that are not supported.
+    """
+    if found is None:
+        return FloatPlan()
+    if isinstance(found, CompressedTensors):
+        return CompressedPlan(found)
+    return DescribedPlan(found)

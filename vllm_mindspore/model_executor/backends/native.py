@@ -20,7 +20,10 @@ from vllm_mindspore.model_executor.backends.base import CacheShape, Classifier, 
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.model_loader.adapter_slots import AdapterSlots
 from vllm_mindspore.model_executor.model_loader.folder import checkpoint_folder
-from vllm_mindspore.model_executor.model_loader.quantization_files import read_description
+from vllm_mindspore.model_executor.model_loader.quantization_files import (
+    read_quantization,
+    stated_in,
+)
 from vllm_mindspore.model_executor.model_loader.safetensors import SafetensorsSource
 from vllm_mindspore.model_executor.model_loader.source import (
     DummySource,
@@ -31,7 +34,8 @@ from vllm_mindspore.model_executor.models import registry
 from vllm_mindspore.model_executor.models.classifier import load_classifier
 from vllm_mindspore.model_executor.models.llama import HEAD
 from vllm_mindspore.quantization import kv_cache
-from vllm_mindspore.quantization.plan import DescribedPlan, FloatPlan, Plan
+from vllm_mindspore.quantization.description import Description
+from vllm_mindspore.quantization.plan import Plan, plan_of
 
 if TYPE_CHECKING:
     import torch
@@ -145,12 +149,13 @@ class NativeBackend:
         folder = Path(self._model_config.model)
         if not dummy:
             folder = checkpoint_folder(self._model_config, self._load_config)
-        found = read_description(folder)
-        kv_cache.check(found, self._model_config.dtype, self._asked_cache_dtype)
-        if found is None:
-            return FloatPlan()
-        found.check(str(self._model_config.dtype).removeprefix("torch."))
-        plan = DescribedPlan(found)
+        dtype = self._model_config.dtype
+        found = read_quantization(folder, stated_in(self._model_config.hf_config))
+        description = found if isinstance(found, Description) else None
+        kv_cache.check(description, dtype, self._asked_cache_dtype)
+        if description is not None:
+            description.check(str(dtype).removeprefix("torch."))
+        plan = plan_of(found)
         if plan.int8_cache and not self._fused:
             raise ValueError(
                 "VLLM_MS_FUSED_KERNELS=0 runs builtin primitives, whose attention takes no int8 "

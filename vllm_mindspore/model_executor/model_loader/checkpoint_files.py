@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which files of a folder hold the weights, and which tensor is in which; imports no MindSpore.
 
-An index decides; without one it is `model.safetensors`, else every `*.safetensors`. Names in an
-index are plain names, so it cannot lead out of the folder. Links may: what they lead to is only
-ever read as safetensors, and who can place a link there can place any file.
+An index decides, Hugging Face's or ModelSlim's; without one it is `model.safetensors`, else every
+`*.safetensors`. Names in an index are plain names, so it cannot lead out of the folder. Links may:
+what they lead to is only ever read as safetensors, and who can place a link there can place any
+file.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from vllm_mindspore.model_executor.model_loader.safetensors_header import (
 )
 
 _INDEX = "model.safetensors.index.json"
+# ModelSlim's, with or without the type of quantization; its weights begin like it.
+_QUANTIZED = "quant_model_weight*.safetensors"
+_QUANTIZED_INDEX = f"{_QUANTIZED}.index.json"
+INDEX_PATTERNS = (_INDEX, _QUANTIZED_INDEX)
 _SINGLE = "model.safetensors"
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.gguf", "*.h5", "*.msgpack")
 
@@ -34,11 +39,13 @@ class CheckpointFiles:
         folder: where they are.
         names: their names.
         listed: tensor -> file name as the index has it, or None without an index.
+        index: the name of the index.
     """
 
     folder: Path
     names: tuple[str, ...]
     listed: Mapping[str, str] | None
+    index: str = ""
 
     def places(self, headers: Mapping[str, Mapping[str, TensorInfo]]) -> dict[str, str]:
         """Tensor -> file name, given file name -> header.
@@ -62,13 +69,13 @@ class CheckpointFiles:
         absent = sorted(listed.keys() - found.keys())
         if absent:
             raise ValueError(
-                f"{self.folder / _INDEX} lists {absent[:5]} ({len(absent)} in all), which no file "
-                "holds"
+                f"{self.folder / self.index} lists {absent[:5]} ({len(absent)} in all), which no "
+                "file holds"
             )
         for tensor, name in listed.items():
             if found[tensor] != name:
                 raise ValueError(
-                    f"{self.folder / _INDEX}: tensor {tensor}: expected in {name}, found in "
+                    f"{self.folder / self.index}: tensor {tensor}: expected in {name}, found in "
                     f"{found[tensor]}"
                 )
 
@@ -76,20 +83,32 @@ class CheckpointFiles:
 def select(folder: Path) -> CheckpointFiles:
     """Chooses the weight files of a folder, without opening them.
 
-    Raises ValueError for a folder without safetensors files, with a broken index, or with an
-    index and a `model.safetensors` that the index does not list.
+    Raises ValueError for a folder without safetensors files, with several indexes or a broken one,
+    or with a `model.safetensors` beside an index that does not list it or ModelSlim's weights.
     """
-    index = folder / _INDEX
-    if not os.path.lexists(index):
+    indexes = _indexes(folder)
+    if not indexes:
         return CheckpointFiles(folder, tuple(_unindexed(folder)), None)
-    listed = _read_index(index)
+    if len(indexes) > 1:
+        raise _two_checkpoints(folder, " and ".join(indexes))
+    index = indexes[0]
+    listed = _read_index(folder / index)
     names = tuple(sorted(set(listed.values())))
     if os.path.lexists(folder / _SINGLE) and _SINGLE not in names:
-        raise ValueError(
-            f"{folder} has {_SINGLE} and {_INDEX}, which lists other files: these are two "
-            "checkpoints. Remove the one you do not want"
-        )
-    return CheckpointFiles(folder, names, listed)
+        raise _two_checkpoints(folder, f"{_SINGLE} and {index}, which lists other files")
+    return CheckpointFiles(folder, names, listed, index)
+
+
+def _indexes(folder: Path) -> list[str]:
+    # Without a wildcard, glob does not see links that lead nowhere.
+    found = sorted(file.name for file in folder.glob(_QUANTIZED_INDEX))
+    return [_INDEX, *found] if os.path.lexists(folder / _INDEX) else found
+
+
+def _two_checkpoints(folder: Path, found: str) -> ValueError:
+    return ValueError(
+        f"{folder} has {found}: these are two checkpoints. Remove the one you do not want"
+    )
 
 
 def check_folder(folder: Path) -> None:
@@ -104,6 +123,8 @@ def check_folder(folder: Path) -> None:
 
 def _unindexed(folder: Path) -> list[str]:
     if os.path.lexists(folder / _SINGLE):
+        if quantized := sorted(file.name for file in folder.glob(_QUANTIZED)):
+            raise _two_checkpoints(folder, f"{_SINGLE} and {quantized[0]}")
         return [_SINGLE]
     names = sorted(file.name for file in folder.glob("*.safetensors"))
     if not names:

@@ -8,7 +8,9 @@ from pathlib import Path
 from vllm.config import LoadConfig, ModelConfig
 from vllm.model_executor.model_loader.weight_utils import download_weights_from_hf
 
-_PATTERNS = ["*.safetensors", "model.safetensors.index.json", "quant*description*.json"]
+from vllm_mindspore.model_executor.model_loader.checkpoint_files import INDEX_PATTERNS
+
+_PATTERNS = ["*.safetensors", *INDEX_PATTERNS, "quant*description*.json"]
 
 
 def checkpoint_folder(model: ModelConfig, load: LoadConfig) -> Path:

@@ -4,12 +4,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
 from vllm_mindspore.model_executor.model_loader import checkpoint_files, strict_json
+from vllm_mindspore.model_executor.model_loader.quantization_files import (
+    Quantization,
+    read_quantization,
+    stated_in,
+)
 from vllm_mindspore.model_executor.model_loader.safetensors_header import open_regular
 
 if TYPE_CHECKING:
@@ -27,12 +33,24 @@ _TOKENIZER_PATTERNS = ("tokenizer.*", "vocab.*", "tekken.json", "*.tiktoken", "*
 _TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
-def check_config(folder: Path) -> None:
-    """Before anybody reads the config.json of a local model: an object with possible sizes.
+def check_config(folder: Path, *, remote_code: bool = False) -> None:
+    """Before anybody reads the config.json of a local model: an object with possible sizes, that
+    does not contradict the files beside it.
+
+    `remote_code`: whether the code it names will be run.
 
     Raises ValueError naming the file, what was expected and found.
     """
     config = (_check_object(folder / _CONFIG) if folder.is_dir() else None) or {}
+    check_sizes(folder, config)
+    if config:
+        quantization = read_quantization(folder, stated_in(config))
+        if remote_code:
+            _check_code(folder, config, quantization)
+
+
+def check_sizes(folder: Path, config: Mapping[str, object]) -> None:
+    """Raise ValueError for a size in config.json that no model can have."""
     for name in (*_SIZES, *_SIZES_OR_NULL):
         size = config.get(name, 1)
         if size is None and name in _SIZES_OR_NULL:
@@ -43,6 +61,26 @@ def check_config(folder: Path) -> None:
             raise ValueError(
                 f"{folder / _CONFIG}: {name}={size} is more than any model has; expected at most "
                 f"{_MOST_LAYERS}"
+            )
+
+
+def _check_code(
+    folder: Path, config: Mapping[str, object], quantization: Quantization | None
+) -> None:
+    """transformers' message about a file that `auto_map` names does not say who forgot it."""
+    places = config.get("auto_map")
+    for place in places.values() if isinstance(places, dict) else ():
+        # "repository--module.Class" is in another repository.
+        if not isinstance(place, str) or "--" in place:
+            continue
+        name = f"{place.partition('.')[0]}.py"
+        if not os.path.lexists(folder / name):
+            writer = quantization.writer if quantization else "the tool that wrote it"
+            raise ValueError(
+                f"{folder / _CONFIG}: auto_map names {place!r:.200}, but {folder} has no "
+                f"{name!r:.200}: {writer} did not copy it. Copy it from the folder of the float "
+                "model, or drop --trust-remote-code: no code of a model folder is needed for the "
+                "models that are served here"
             )
 
 

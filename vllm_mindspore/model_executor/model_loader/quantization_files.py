@@ -1,14 +1,95 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quantization description of a checkpoint folder. Imports no MindSpore."""
+"""What a checkpoint folder says about how it is quantized. Imports no MindSpore.
+
+Two places say it: a description file, which Ascend tools write, and `quantization_config` in
+config.json. Where both do, they have to mean the same.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from vllm_mindspore.model_executor.model_loader import strict_json
 from vllm_mindspore.model_executor.model_loader.safetensors_header import open_regular
-from vllm_mindspore.quantization import description
-from vllm_mindspore.quantization.description import Description
+from vllm_mindspore.quantization import compressed_tensors, description
+from vllm_mindspore.quantization.compressed_tensors import CompressedTensors
+from vllm_mindspore.quantization.description import TOOLS, Description
+
+CONFIG = "config.json"
+METHODS = (*TOOLS, compressed_tensors.METHOD)
+"""What --quantization may be, in lower case."""
+
+Quantization = Description | CompressedTensors
+"""What a checkpoint says of itself."""
+
+# compressed-tensors of old versions has the other key.
+_KEYS = ("quantization_config", "compression_config")
+
+
+def read_quantization(folder: Path, stated: Mapping[str, Any] | None) -> Quantization | None:
+    """How the checkpoint in `folder` is quantized, None for plain weights.
+
+    `stated` is the `quantization_config` of its config.json.
+
+    Raises:
+        ValueError: both places contradict each other, one is broken, or it is no format that is
+            read here; names the file, who wrote it, and what to do.
+    """
+    found = read_description(folder)
+    if stated is None:
+        return found
+    method = method_of(folder, stated)
+    if found is not None:
+        _check_agree(found, method)
+        return found
+    if method == compressed_tensors.METHOD:
+        return compressed_tensors.parse(folder / CONFIG, stated)
+    if method in TOOLS:
+        raise ValueError(
+            f"{folder / CONFIG}: quantization_config has quant_method {method!r}, but {folder} has "
+            f"{_no_description()}. Copy the file that {_names(method)} wrote beside the weights "
+            "into the folder, or remove quantization_config if the weights are float"
+        )
+    raise ValueError(
+        f"{folder / CONFIG}: quantization_config has quant_method {method!r}, which is not read "
+        f"here: its weights cannot be used. Take the float checkpoint, or one that Golden Stick, "
+        f"ModelSlim or {compressed_tensors.WRITER} (int8) made of it; if the weights are float "
+        "already, remove quantization_config"
+    )
+
+
+def check_asked(folder: Path, asked: str, found: Quantization | None) -> None:
+    """Raise ValueError where --quantization contradicts the files."""
+    if found is None:
+        raise ValueError(
+            f"quantization={asked!r}, but {folder} has {_no_description()} and no "
+            "quantization_config in config.json: its weights are plain. Drop --quantization, or "
+            "add the file that the tool wrote beside them"
+        )
+    if asked not in found.names:
+        raise ValueError(
+            f"quantization={asked!r}, but {found.file} was written by {found.writer} for "
+            f"--quantization {found.names[0]}. Drop --quantization: the files say it"
+        )
+
+
+def stated_in(config: Any) -> Mapping[str, Any] | None:
+    """The `quantization_config` of a config.json, or of transformers' object made of it."""
+    fields = config if isinstance(config, Mapping) else vars(config)
+    return next((found for key in _KEYS if (found := fields.get(key)) not in (None, {})), None)
+
+
+def method_of(folder: Path, stated: Any) -> str:
+    """Its `quant_method`, as vLLM spells it. Raises ValueError where there is none."""
+    method = stated.get("quant_method") if isinstance(stated, Mapping) else None
+    if not isinstance(method, str) or not method:
+        raise ValueError(
+            f"{folder / CONFIG}: quantization_config: expected an object with quant_method, found "
+            f"{stated!r:.200}; remove it if the weights are float"
+        )
+    return method.lower().replace("compressed_tensors", compressed_tensors.METHOD)
 
 
 def read_description(folder: Path) -> Description | None:
@@ -29,3 +110,21 @@ def read_description(folder: Path) -> Description | None:
     with open_regular(found[0]) as stream:
         content = strict_json.parse_object(stream.read(), str(found[0]))
     return description.parse(found[0], content)
+
+
+def _check_agree(found: Description, method: str) -> None:
+    if method not in found.names:
+        raise ValueError(
+            f"{found.file}: {found.writer} made this checkpoint, but the config.json beside "
+            f"it still has a quantization_config with quant_method {method!r}, which speaks of the "
+            "weights it was made of. Remove quantization_config from config.json"
+        )
+
+
+def _no_description() -> str:
+    files = ", ".join(f"{stem}*.json" for stem in description.STEMS)
+    return f"none of the description files that say how weights are quantized ({files})"
+
+
+def _names(method: str) -> str:
+    return " or ".join(tool.writer for tool in TOOLS[method])

@@ -23,6 +23,7 @@ from vllm_mindspore.model_executor.layers.sublayers import (
     build_mlp_sublayer,
 )
 from vllm_mindspore.model_executor.models.config import DecoderConfig, decoder_config
+from vllm_mindspore.model_executor.models.layout import UNUSED
 
 HEAD = "lm_head.weight"
 
@@ -181,7 +182,7 @@ class Llama:
     """LlamaForCausalLM: the decoder and its language model head."""
 
     layer: type[DecoderLayer] = DecoderLayer
-    unused_tensors = (".rotary_emb.inv_freq", "lm_head.weight")
+    unused_tensors = UNUSED
     """Suffixes of checkpoint tensors that may be left over: they are recomputed here, or (the head
     of a model whose embeddings are tied, which some files repeat) read under another name."""
 

@@ -36,7 +36,7 @@ def resolve(architectures: list[str], *, pools: bool = False) -> type[Any]:
     Raises ValueError that names what was found and what is supported.
     """
     for found in architectures:
-        name = _decoder_of(found) if pools else found
+        name = decoder_of(found) if pools else found
         if name in ARCHITECTURES:
             module, _, class_name = ARCHITECTURES[name].partition(":")
             loaded: type[Any] = getattr(importlib.import_module(module), class_name)
@@ -47,7 +47,8 @@ def resolve(architectures: list[str], *, pools: bool = False) -> type[Any]:
     )
 
 
-def _decoder_of(architecture: str) -> str:
+def decoder_of(architecture: str) -> str:
+    """The architecture that generates with the decoder of one that pools; others are their own."""
     for suffix in POOLING_SUFFIXES:
         if architecture.endswith(suffix):
             return architecture.removesuffix(suffix) + "ForCausalLM"

@@ -33,14 +33,18 @@ def output_scales(
     source: TensorSource, projections: Projections, part: str
 ) -> tuple[Parameter, ...]:
     """Per-channel scales as float32 [N], from [N] or [N, 1], floats or the int64 form."""
-    found = []
-    for name, size in projections.parts():
-        full = f"{name}.{part}"
-        stored = source.stored(full, [(size,), (size, 1)], [*FLOATS, torch.int64])
-        values = _decoded(stored.reshape(size))
-        require(source, full, values, "finite numbers", torch.isfinite)
-        found.append(bridge.parameter(full, values))
-    return tuple(found)
+    return tuple(
+        bridge.parameter(f"{name}.{part}", output_scale(source, f"{name}.{part}", size))
+        for name, size in projections.parts()
+    )
+
+
+def output_scale(source: TensorSource, full: str, size: int) -> torch.Tensor:
+    """One of them."""
+    stored = source.stored(full, [(size,), (size, 1)], [*FLOATS, torch.int64])
+    values = _decoded(stored.reshape(size))
+    require(source, full, values, "finite numbers", torch.isfinite)
+    return values
 
 
 def _decoded(stored: torch.Tensor) -> torch.Tensor:

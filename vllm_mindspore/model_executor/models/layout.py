@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which tensors the checkpoint of a decoder has, without building it; imports no MindSpore.
+
+What models really take is decided where their layers are made; `tests` hold both together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vllm_mindspore.model_executor.models.config import DecoderConfig
+
+DECODER_PREFIX = "model."
+"""Of the names of a decoder in a whole model."""
+
+_EMBEDDING, _HEAD = f"{DECODER_PREFIX}embed_tokens", "lm_head"
+_NORMS = ("input_layernorm", "post_attention_layernorm")
+_NORMS_BEHIND = {"glm4": ("post_self_attn_layernorm", "post_mlp_layernorm")}
+
+UNUSED = (".rotary_emb.inv_freq", "lm_head.weight")
+"""Ends of names that files may have besides."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear layer: weight [out_features, in_features], maybe a bias."""
+
+    name: str
+    in_features: int
+    out_features: int
+    bias: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The tensors of one model.
+
+    Attributes:
+        linears: layers that may be quantized; those of one tuple have the same input.
+        floats: name -> shape of all other tensors.
+    """
+
+    linears: tuple[tuple[Linear, ...], ...]
+    floats: dict[str, tuple[int, ...]]
+
+
+def layout_of(model_type: str, config: DecoderConfig) -> Layout:
+    """That of a model of this type and shape."""
+    hidden = config.hidden_size
+    floats: dict[str, tuple[int, ...]] = {
+        f"{_EMBEDDING}.weight": (config.vocab_size, hidden),
+        f"{DECODER_PREFIX}norm.weight": (hidden,),
+    }
+    linears: list[tuple[Linear, ...]] = []
+    for index in range(config.num_layers):
+        name = f"{DECODER_PREFIX}layers.{index}"
+        linears += _linears(name, config)
+        norms = (*_NORMS, *_NORMS_BEHIND.get(model_type, ()))
+        floats |= {f"{name}.{norm}.weight": (hidden,) for norm in norms}
+        if config.attention.qk_norm:
+            head = (config.attention.head_dim,)
+            floats |= {f"{name}.self_attn.{part}_norm.weight": head for part in "qk"}
+    if not config.tied_embeddings:
+        linears.append((Linear(_HEAD, hidden, config.vocab_size),))
+    return Layout(tuple(linears), floats)
+
+
+def _linears(name: str, config: DecoderConfig) -> Iterator[tuple[Linear, ...]]:
+    attention, hidden, inner = config.attention, config.hidden_size, config.intermediate_size
+    query, key = attention.query_size, attention.kv_size
+    yield tuple(
+        Linear(f"{name}.self_attn.{part}_proj", hidden, size, attention.bias)
+        for part, size in (("q", query), ("k", key), ("v", key))
+    )
+    yield (Linear(f"{name}.self_attn.o_proj", query, hidden, attention.output_bias),)
+    if config.one_gate_up_tensor:
+        yield (Linear(f"{name}.mlp.gate_up_proj", hidden, 2 * inner),)
+    else:
+        yield tuple(
+            Linear(f"{name}.mlp.{part}_proj", hidden, inner, config.mlp_bias)
+            for part in ("gate", "up")
+        )
+    yield (Linear(f"{name}.mlp.down_proj", inner, hidden, config.mlp_bias),)
