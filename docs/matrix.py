@@ -147,6 +147,20 @@ CONFIG = (
             "tests/quantization/test_kv_cache.py::test_contradictions_are_refused",
         ),
     ),
+    Tested(
+        "quantized weights: int8 of llm-compressor (compressed-tensors)",
+        "channel weights, static (with or without zero point) or per-token inputs; recognised by "
+        "config.json, or `--quantization compressed-tensors`; the other schemes are refused",
+        (
+            "tests/e2e/test_compressed_tensors.py::test_logprobs_in_float32",
+            "tests/quantization/test_compressed_tensors.py::test_anything_else_is_refused_by_name",
+        ),
+    ),
+    Tested(
+        "`vllm-mindspore inspect`",
+        "what a checkpoint folder is and why it could not be served, from headers alone",
+        ("tests/cli/test_inspect.py::test_a_right_folder",),
+    ),
 )
 
 FEATURES = (

@@ -31,6 +31,7 @@ LAYERS = (
     "model_executor.models",
     "model_executor.backends",
     "worker",
+    "inspection",
     "evaluation",
     "cli",
 )
@@ -42,7 +43,8 @@ FRONT_END = (
     *("registered_model", "cli", "quantization.description", "quantization.vllm_names"),
     "quantization.kv_cache",
     *("model_executor.models.registry", "model_executor.model_loader.quantization_files"),
-    *("model_executor.models.config", "model_executor.layers.attention_config"),
+    *("model_executor.models.config", "model_executor.models.layout"),
+    *("inspection", "quantization.compressed_tensors", "model_executor.layers.attention_config"),
     "model_executor.layers.rotary_embedding",
     *("model_executor.model_loader.preflight", "model_executor.model_loader.checkpoint_files"),
     *("model_executor.model_loader.safetensors_header", "model_executor.model_loader.strict_json"),
@@ -272,7 +274,7 @@ TESTED_ELSEWHERE = {
 }
 # A model is data and layers: what it computes is compared with transformers, end to end.
 MODELS_TEST = "e2e/test_correctness.py"
-NOT_MODELS = ("registry", "config")
+NOT_MODELS = ("registry", "config", "layout")
 
 
 def mirrored_test(module: str) -> str:

@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "vllm_mindspore.cli.demo",
     "doctor": "vllm_mindspore.cli.doctor",
     "eval": "vllm_mindspore.cli.eval",
+    "inspect": "vllm_mindspore.cli.inspect",
 }
 
 
