@@ -240,6 +240,14 @@ def test_descriptions_are_recognised(
     assert config.model_config.quantization == (asked.lower() if asked else None)
 
 
+@pytest.mark.parametrize("asked", [None, "golden-stick", "SmoothQuant"])
+def test_config_json_may_repeat_the_tool(described: Callable[..., Path], asked: str | None) -> None:
+    folder = described(GOLDEN_STICK)
+    change_config(folder, quantization_config={"quant_method": "golden-stick"})
+    found = configure(folder, quantization=asked).model_config.quantization
+    assert found == (asked or "golden-stick").lower()
+
+
 @pytest.mark.parametrize(("asked", "name"), [("ascend", GOLDEN_STICK), ("golden-stick", MODELSLIM)])
 def test_a_flag_that_contradicts_the_files_is_refused(
     described: Callable[..., Path], asked: str, name: str

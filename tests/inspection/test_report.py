@@ -104,12 +104,19 @@ def test_kv_cache_of_modelslim(tmp_path: Path) -> None:
     assert inspect(write(tmp_path, stored, types | {"kv_cache_type": "C8"})).kv_cache == "C8"
 
 
-def test_formats_that_are_not_read(tmp_path: Path) -> None:
-    write(tmp_path, qwen2(tmp_path))
-    change_config(tmp_path, quantization_config={"quant_method": "awq"})
+@pytest.mark.parametrize("scheme", ["quant_method", "kv_cache_scheme"])
+def test_formats_that_are_not_read(tmp_path: Path, scheme: str) -> None:
+    """One problem: what the other tensors should be is not known."""
+    write(tmp_path, quantized(qwen2(tmp_path))[0])
+    config = compressed.quantization_config(compressed.config([(["Linear"], compressed.DYNAMIC)]))
+    config |= {"quant_method": "awq"} if scheme == "quant_method" else {scheme: {"num_bits": 8}}
+    change_config(tmp_path, quantization_config=config)
     report = inspect(tmp_path)
-    assert report.tool == "unknown (quantization_config has quant_method 'awq')"
-    assert any("'awq', which is not read here" in line for line in report.problems)
+    method = config["quant_method"]
+    assert report.tool == f"unclear (quantization_config has quant_method {method!r})"
+    (problem,) = report.problems
+    assert "'awq', which is not read here" in problem or "kv_cache_scheme={" in problem
+    assert report.types["?"] == 9
 
 
 def test_json_has_all_of_it(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ class Checkpoint:
         places: tensor -> name of its file.
         tensors: tensor -> what its header says.
         quantization: what the folder says of itself; None for plain weights.
+        unclear: whether that could not be read.
         layout: the tensors that the model takes; None for models that are not served here.
         pools: whether the model has no language model head.
         problems: what is wrong, one line each.
@@ -50,6 +51,7 @@ class Checkpoint:
     places: dict[str, str] = field(default_factory=dict)
     tensors: dict[str, TensorInfo] = field(default_factory=dict)
     quantization: Quantization | None = None
+    unclear: bool = False
     layout: Layout | None = None
     pools: bool = False
     problems: list[str] = field(default_factory=list)
@@ -74,7 +76,9 @@ def read(folder: Path) -> Checkpoint:
     found = Checkpoint(folder)
     found.config = found.attempt(lambda: _config(folder)) or {}
     found.attempt(lambda: _read_headers(found))
+    problems = len(found.problems)
     found.quantization = found.attempt(lambda: read_quantization(folder, stated_in(found.config)))
+    found.unclear = len(found.problems) > problems
     found.layout = found.attempt(lambda: _layout(found))
     return found
 

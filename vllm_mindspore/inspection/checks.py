@@ -89,7 +89,7 @@ def _of_linear(
         yield str(description.unknown(name))
     parts = parts_of(description, layer.type)
     if parts is None:
-        return  # told with the description
+        return  # that the type is unknown or unclear is told elsewhere
     yield from problems_of(name, layer.tensors, parts, sizes)
     has_bias = "bias" in layer.tensors
     if has_bias != linear.bias and not _has_folded_bias(checkpoint, layer):

@@ -8,12 +8,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vllm_mindspore.inspection.checkpoint import Checkpoint
+from vllm_mindspore.inspection.formats import FLOATS
 from vllm_mindspore.model_executor.model_loader.safetensors_header import TensorInfo
 from vllm_mindspore.quantization.compressed_tensors import CompressedTensors
 from vllm_mindspore.quantization.description import FLOAT
 
 NOT_DESCRIBED = "not described"
 """Type of modules that a description leaves out."""
+UNCLEAR = "?"
+"""Type of modules of which nothing says how they are quantized."""
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -87,11 +90,12 @@ def _row(groups: list[list[Layer]]) -> Row:
 def _type(checkpoint: Checkpoint, name: str, tensors: dict[str, TensorInfo]) -> str:
     quantization = checkpoint.quantization
     if quantization is None:
-        return FLOAT
+        floats = all(info.dtype in FLOATS for info in tensors.values())
+        return FLOAT if floats or not checkpoint.unclear else UNCLEAR
     if isinstance(quantization, CompressedTensors):
         matrix = len(tensors["weight"].shape) == 2 if "weight" in tensors else False
         kind = checkpoint.attempt(lambda: quantization.type_of(name)) if matrix else FLOAT
-        return kind or "?"
+        return kind or UNCLEAR
     kinds = {quantization.types.get(f"{name}.{last}" if name else last) for last in tensors}
     kinds -= {None}
     # The weight decides: other tensors of the module may contradict it, which is told elsewhere.

@@ -113,7 +113,7 @@ def _tool(found: Checkpoint) -> str:
     stated = stated_in(found.config)
     if stated is not None:
         method = stated.get("quant_method") if isinstance(stated, dict) else stated
-        return f"unknown (quantization_config has quant_method {method!r:.100})"
+        return f"unclear (quantization_config has quant_method {method!r:.100})"
     return "none: float weights"
 
 
