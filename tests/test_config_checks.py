@@ -365,7 +365,7 @@ def test_code_is_not_needed_where_it_is_not_run(described: Callable[..., Path]) 
     folder = described(MODELSLIM)
     change_config(folder, auto_map={"AutoConfig": "configuration_deepseek.DeepseekV3Config"})
     configure(folder)
-    change_config(folder, auto_map={"AutoModel": "someone/else--modeling.Model"})
+    change_config(folder, auto_map={"AutoModelForCausalLM": "modeling_deepseek.Model"})
     configure(folder, trust_remote_code=True)
 
 

@@ -67,21 +67,21 @@ def check_sizes(folder: Path, config: Mapping[str, object]) -> None:
 def _check_code(
     folder: Path, config: Mapping[str, object], quantization: Quantization | None
 ) -> None:
-    """transformers' message about a file that `auto_map` names does not say who forgot it."""
-    places = config.get("auto_map")
-    for place in places.values() if isinstance(places, dict) else ():
-        # "repository--module.Class" is in another repository.
-        if not isinstance(place, str) or "--" in place:
-            continue
-        name = f"{place.partition('.')[0]}.py"
-        if not os.path.lexists(folder / name):
-            writer = quantization.writer if quantization else "the tool that wrote it"
-            raise ValueError(
-                f"{folder / _CONFIG}: auto_map names {place!r:.200}, but {folder} has no "
-                f"{name!r:.200}: {writer} did not copy it. Copy it from the folder of the float "
-                "model, or drop --trust-remote-code: no code of a model folder is needed for the "
-                "models that are served here"
-            )
+    """transformers' message about a missing file does not say who forgot it."""
+    classes = config.get("auto_map")
+    place = classes.get("AutoConfig") if isinstance(classes, dict) else None
+    # "repository--module.Class" is in another repository.
+    if not isinstance(place, str) or "--" in place:
+        return
+    name = f"{place.partition('.')[0]}.py"
+    if not os.path.lexists(folder / name):
+        writer = quantization.writer if quantization else "the tool that wrote it"
+        raise ValueError(
+            f"{folder / _CONFIG}: auto_map names {place!r:.200}, but {folder} has no "
+            f"{name!r:.200}: {writer} did not copy it. Copy it from the folder of the float model, "
+            "or drop --trust-remote-code: no code of a model folder is needed for the models that "
+            "are served here"
+        )
 
 
 def check(model: ModelConfig, load: LoadConfig) -> None:
