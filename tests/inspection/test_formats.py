@@ -22,7 +22,7 @@ from vllm_mindspore.quantization.plan import plan_of
 from vllm_mindspore.quantization.schemes.base import Projections
 
 pytestmark = pytest.mark.usefixtures("mindspore_runtime")
-IN, OUT = 20, 6
+IN, OUT = 128, 6
 STORED_AS = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 DESCRIBED = ("quantization_description.json", "quant_model_description.json")
 
@@ -57,7 +57,9 @@ def grouped(inputs: Any) -> Quantization:
 
 
 CASES = [
-    *((described(file, kind), kind) for file in DESCRIBED for kind in description.TYPES),
+    *((described(DESCRIBED[0], kind), kind) for kind in description.TYPES),
+    # How others than Golden Stick pack int4 is not known.
+    *((described(DESCRIBED[1], kind), kind) for kind in description.TYPES if kind != "W4A16"),
     (grouped(compressed.ZERO_POINT), "W8A8"),
     (grouped(compressed.STATIC), "W8A8"),
     (grouped(compressed.DYNAMIC), "W8A8_DYNAMIC"),
@@ -102,6 +104,6 @@ def test_problems() -> None:
     assert list(problems_of("q", wrong, parts, (IN, OUT))) == [
         "tensor q.weight: expected dtype I8, found F32",
         "missing tensor q.weight_scale: expected shape [6] or [6, 1]",
-        "tensor q.weight_offset: expected shape [6] or [6, 1], found [20]",
+        "tensor q.weight_offset: expected shape [6] or [6, 1], found [128]",
         "extra tensor q.x: layers of this type have none",
     ]

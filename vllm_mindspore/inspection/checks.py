@@ -11,7 +11,14 @@ from vllm_mindspore.inspection.formats import FLOATS, parts_of, problems_of
 from vllm_mindspore.inspection.layers import NOT_DESCRIBED, Layer
 from vllm_mindspore.model_executor.model_loader.safetensors_header import TensorInfo
 from vllm_mindspore.model_executor.models.layout import DECODER_PREFIX, UNUSED, Layout, Linear
-from vllm_mindspore.quantization.description import STATIC, TYPES, Description, Tool, one_type
+from vllm_mindspore.quantization.description import (
+    STATIC,
+    TYPES,
+    WEIGHT_INT4,
+    Description,
+    Tool,
+    one_type,
+)
 
 _EMBEDDING = "embed_tokens.weight"
 
@@ -39,7 +46,7 @@ def _of_description(
             f"supported; supported: {', '.join(TYPES)}"
         )
     try:
-        description.module_types()
+        description.check("bfloat16")  # in which every type is computed
     except ValueError as error:
         if not unknown:
             yield str(error)
@@ -108,7 +115,9 @@ def _of_layer(checkpoint: Checkpoint, layer: Layer) -> Iterator[str]:
     weight = layer.tensors.get("weight")
     parts = parts_of(checkpoint.quantization, layer.type)
     if weight is not None and weight.dtype == "I8" and len(weight.shape) == 2 and parts is not None:
-        yield from problems_of(layer.name, layer.tensors, parts, weight.shape[::-1])
+        rows, columns = weight.shape
+        sizes = (rows, 2 * columns) if layer.type == WEIGHT_INT4 else (columns, rows)
+        yield from problems_of(layer.name, layer.tensors, parts, sizes)
 
 
 def _of_types(checkpoint: Checkpoint, layers: Sequence[Layer]) -> Iterator[str]:

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from vllm_mindspore.model_executor.model_loader.quantization_files import Quantization
 from vllm_mindspore.model_executor.model_loader.safetensors_header import TensorInfo
 from vllm_mindspore.quantization.compressed_tensors import CompressedTensors
-from vllm_mindspore.quantization.description import DYNAMIC, FLOAT, STATIC
+from vllm_mindspore.quantization.description import (
+    DYNAMIC,
+    FLOAT,
+    GROUP_SIZES,
+    STATIC,
+    WEIGHT_INT4,
+    WEIGHT_INT8,
+    Tool,
+)
 
 FLOATS = ("F32", "BF16", "F16")
 # By input and output features of the layer.
@@ -24,7 +32,7 @@ class Part:
     """A tensor of a layer.
 
     Attributes:
-        shapes: of N, K and 1.
+        shapes: of N, K, 1, P (pairs of N) and G (groups of K).
         dtypes: as the safetensors format names them.
         required: whether each layer has it.
     """
@@ -34,9 +42,15 @@ class Part:
     required: bool = True
 
     def shapes_of(self, in_features: int, out_features: int) -> list[tuple[int, ...]]:
-        """In numbers."""
-        sizes = {"N": out_features, "K": in_features, "1": 1}
-        return [tuple(sizes[axis] for axis in shape) for shape in self.shapes]
+        """In numbers; groups have any of GROUP_SIZES that divides K."""
+        sizes = {"N": out_features, "K": in_features, "1": 1, "P": out_features // 2}
+        groups = [in_features // size for size in GROUP_SIZES if in_features % size == 0]
+        found = [
+            tuple((sizes | {"G": count})[axis] for axis in shape)
+            for shape in self.shapes
+            for count in (groups if "G" in shape else [0])
+        ]
+        return list(dict.fromkeys(found))
 
 
 _INT8 = {"weight": Part(_WEIGHT, ("I8",))}
@@ -66,6 +80,18 @@ _DESCRIBED = {
         **_BIAS,
     },
 }
+_WEIGHTS_ALONE = {
+    tool: {
+        kind: {
+            "weight": Part((weight,), ("I8",)),
+            "weight_scale": Part((*_OUTPUT, groups), FLOATS),
+            "weight_offset": Part((*_OUTPUT, groups), _OFFSETS.dtypes, required=False),
+            **_BIAS,
+        }
+        for kind, weight in ((WEIGHT_INT8, "NK"), (WEIGHT_INT4, "KP"))
+    }
+    for tool, groups in ((Tool.GOLDEN_STICK, "GN"), (Tool.MODELSLIM, "NG"))
+}
 _ZERO_POINTS = {"weight_zero_point": _OFFSETS}
 _COMPRESSED = {
     FLOAT: _FLOAT,
@@ -83,8 +109,10 @@ _COMPRESSED = {
 
 def parts_of(quantization: Quantization | None, kind: str) -> Mapping[str, Part] | None:
     """Last names of the tensors of a layer of type `kind`; None for types that are not served."""
-    compressed = isinstance(quantization, CompressedTensors)
-    return (_COMPRESSED if compressed else _DESCRIBED).get(kind)
+    if isinstance(quantization, CompressedTensors):
+        return _COMPRESSED.get(kind)
+    alone = {} if quantization is None else _WEIGHTS_ALONE[quantization.tool]
+    return _DESCRIBED.get(kind) or alone.get(kind)
 
 
 def problems_of(
