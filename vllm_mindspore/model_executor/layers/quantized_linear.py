@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import mindspore
 import numpy as np
-import torch
 from mindspore import Parameter, Tensor, nn
 from mindspore.ops.auto_generate import gen_ops_prim
 
 from vllm_mindspore import bridge
 from vllm_mindspore.quantization import primitives
 from vllm_mindspore.quantization.schemes.base import Kind, LinearParameters
+
+if TYPE_CHECKING:
+    import torch
 
 
 class QuantizedLinear(nn.Cell):
@@ -52,9 +55,11 @@ class StaticCodes(nn.Cell):
                 f"{name}: with beta (Outlier Suppression+) it is no whole number, which the "
                 "primitive chain cannot hold; unset VLLM_MS_FUSED_KERNELS"
             )
-        offset_dtype = torch.int8 if found.kind is Kind.DIVIDE else dtype
         self.scale = bridge.constant(f"{name}.scale", _values(found.input_scale), dtype)
-        self.offset = bridge.constant(f"{name}.offset", offset, offset_dtype)
+        if found.kind is Kind.DIVIDE:
+            self.offset = bridge.constant(f"{name}.offset", offset.astype(np.int8))
+        else:
+            self.offset = bridge.constant(f"{name}.offset", offset, dtype)
         self.quant = gen_ops_prim.QuantV2()
 
     def construct(self, x: Tensor) -> tuple[Tensor, None]:
@@ -84,7 +89,7 @@ def _codes(found: LinearParameters, dtype: torch.dtype) -> nn.Cell:
 
 def _output_scale(scale: Parameter, dtype: torch.dtype) -> Parameter:
     """float32, or for float16 outputs the int64 that Ascend's kernels take."""
-    if dtype != torch.float16:
+    if bridge.to_mindspore_dtype(dtype) != mindspore.float16:
         return scale
     encoded = primitives.encode_deq_scale(_values(scale))
     return bridge.constant(f"{scale.name}.encoded", encoded)
