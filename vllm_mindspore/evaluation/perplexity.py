@@ -53,7 +53,7 @@ def read_documents(path: Path) -> list[str]:
     texts = ["\n".join(document).strip("\n") for document in documents]
     texts = [text for text in texts if text.strip()]
     if not texts:
-        raise EvaluationError(f"{path} is empty: perplexity needs text")
+        raise EvaluationError(f"{path} is empty: expected text")
     return texts
 
 

@@ -59,7 +59,7 @@ class OneTensorSwiglu(nn.Cell):
 
 def _has_fused_swiglu(builder: LayerBuilder, bias: bool) -> bool:
     plain = builder.adapters is None and not builder.quantization.quantized
-    return builder.fused and plain and not bias
+    return builder.fused and plain and not bias and not builder.apart
 
 
 class GatedMLP(nn.Cell):

@@ -28,6 +28,8 @@ class LayerBuilder:
     """Room for LoRA adapters beside every linear layer, when they are enabled."""
     quantization: Plan = field(default_factory=FloatPlan)
     """How each linear layer is stored."""
+    apart: bool = False
+    """Whether linear layers stay cells of their own, so that calibration sees their inputs."""
 
     def is_float(self, names: Sequence[str]) -> bool:
         """Whether these linear layers of one input are not quantized."""

@@ -85,6 +85,7 @@ class FusedLinear(nn.Cell):
         bias: bool,
     ) -> None:
         super().__init__()
+        self.names = tuple(names)
         parameters = builder.projection(names, in_features, out_features, bias=bias)
         self.parameters = ParameterTuple(parameters)
         kernel = f"vmo_linear_bias_{len(names)}" if bias else f"vmo_linear_{len(names)}"

@@ -51,13 +51,13 @@ def mlp_weights(builder: LayerBuilder, layer: str, config: DecoderConfig) -> lis
 
 def has_fused_attention(builder: LayerBuilder) -> bool:
     """Whether an attention half can be one node."""
-    return builder.fused and builder.adapters is None
+    return builder.fused and builder.adapters is None and not builder.apart
 
 
 def has_fused_mlp(builder: LayerBuilder, config: DecoderConfig) -> bool:
     """Whether a feed-forward half can be one node."""
     plain = not config.mlp_bias and not config.one_gate_up_tensor
-    return builder.fused and builder.adapters is None and plain
+    return builder.fused and builder.adapters is None and plain and not builder.apart
 
 
 def build_attention_sublayer(

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from vllm_mindspore.model_executor.model_loader import checkpoint_files
 from vllm_mindspore.model_executor.model_loader.safetensors_header import (
     TensorInfo,
     open_regular,
@@ -84,6 +85,14 @@ class MappedFile:
         except RuntimeError as error:
             raise ValueError(f"{self.file} cannot be mapped into memory: {error}") from error
         return torch.empty(0, dtype=torch.uint8).set_(storage)
+
+
+def open_folder(folder: Path) -> dict[str, MappedFile]:
+    """Tensor name -> its file. Raises ValueError for broken or contradicting files."""
+    selection = checkpoint_files.select(folder)
+    files = {name: MappedFile(folder / name) for name in selection.names}
+    places = selection.places({name: file.header for name, file in files.items()})
+    return {tensor: files[name] for tensor, name in places.items()}
 
 
 def _state(status: os.stat_result) -> _FileState:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vllm_mindspore import bridge
-from vllm_mindspore.model_executor.model_loader import checkpoint_files
-from vllm_mindspore.model_executor.model_loader.mapped_file import TORCH_DTYPES, MappedFile
+from vllm_mindspore.model_executor.model_loader.mapped_file import TORCH_DTYPES, open_folder
 from vllm_mindspore.model_executor.model_loader.source import Problems
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class SafetensorsSource:
         self._folder = folder
         self._unused = tuple(unused)
         self._problems = Problems(f"checkpoint {folder}")
-        self._files = _open_folder(folder)
+        self._files = open_folder(folder)
         self._taken: dict[str, torch.Tensor] = {}
         # A weight that two graphs read is one Parameter, of which MindSpore has one copy at most.
         self._parameters: dict[str, Parameter] = {}
@@ -153,14 +152,6 @@ class SafetensorsSource:
         if info.shape not in shapes:
             return f"{place}: expected shape {expected}, found {list(info.shape)}"
         return ""
-
-
-def _open_folder(folder: Path) -> dict[str, MappedFile]:
-    """Tensor name -> its file. Raises ValueError for broken or contradicting files."""
-    selection = checkpoint_files.select(folder)
-    files = {name: MappedFile(folder / name) for name in selection.names}
-    places = selection.places({name: file.header for name, file in files.items()})
-    return {tensor: files[name] for tensor, name in places.items()}
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
