@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data of `quantization_report.json`: what was quantized, how, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Least, middle and largest of some scales."""
+
+    min: float
+    median: float
+    max: float
+
+    @classmethod
+    def of(cls, values: npt.NDArray[Any]) -> Spread:
+        """Of any number of values above none."""
+        numbers = values.astype(np.float64)
+        return cls(float(numbers.min()), float(np.median(numbers)), float(numbers.max()))
+
+
+@dataclass(frozen=True)
+class LinearReport:
+    """One quantized linear layer.
+
+    SQNR is in dB, of the weight (smoothed, if it is) and of the output for rows of the calibration
+    data, activations quantized included; None where nothing was lost. `smoothing` are the factors
+    that its input was divided by. `alpha` is None where nothing was smoothed.
+    """
+
+    name: str
+    type: str
+    shape: Sequence[int]
+    bytes_before: int
+    bytes_after: int
+    weight_sqnr_db: float | None
+    output_sqnr_db: float | None
+    weight_scale: Spread
+    input_scale: float | None
+    input_offset: int | None
+    input_range_widened: bool
+    outlier_suppression: str
+    alpha: float | None
+    smoothing: Spread
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the checkpoint was made from and with."""
+
+    version: str
+    writer: str
+    options: Mapping[str, Any]
+    calibration: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of all tensors."""
+
+    bytes_before: int
+    bytes_after: int
+
+
+def content(origin: Origin, linears: Sequence[Mapping[str, Any]], sizes: Sizes) -> dict[str, Any]:
+    """The JSON object. `evaluation` takes what is measured later: by name of the measure,
+    {"float": value, "quantized": value}."""
+    return {
+        "format": FORMAT,
+        **asdict(origin),
+        "sizes": asdict(sizes),
+        "notes": _notes(linears),
+        "linears": list(linears),
+        "evaluation": {},
+    }
+
+
+def _notes(linears: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"{entry['name']}: its input has one sign; the range was widened to hold zero, since int8 "
+        "does not hold the zero point otherwise"
+        for entry in linears
+        if entry["input_range_widened"]
+    ]
