@@ -21,6 +21,7 @@ COMMANDS = {
     "doctor": "vllm_mindspore.cli.doctor",
     "eval": "vllm_mindspore.cli.eval",
     "inspect": "vllm_mindspore.cli.inspect",
+    "quantize": "vllm_mindspore.cli.quantize",
 }
 
 

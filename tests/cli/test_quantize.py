@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vllm-mindspore quantize`: a checkpoint of the tiny model, killed, taken up; refusals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vllm_mindspore.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAM = ROOT / "examples" / "tiny_model" / "ceval"
+SCRIPT = Path(sys.executable).with_name("vllm-mindspore")
+RunPython = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def quantize(*arguments: str | Path) -> int:
+    return main.main(["quantize", *map(str, arguments)])
+
+
+def start(model: Path, output: Path) -> subprocess.Popen[str]:
+    options = ["--scheme", "w8a8", "--outlier-suppression", "smooth", "--calibration", str(EXAM)]
+    command = [SCRIPT, "quantize", model, "--output", output, *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_killed_and_taken_up_it_writes_the_same_bytes(tiny_model: Path, tmp_path: Path) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    first = start(tiny_model, killed)
+    work = tmp_path / "killed.partial"
+    deadline = time.monotonic() + 300
+    while not (work / "layer-00000.json").exists():
+        assert first.poll() is None, first.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert first.returncode == -signal.SIGKILL
+    assert not killed.exists()
+    assert not (work / "layer-00003.json").exists(), "it was killed too late to test anything"
+    again, other = start(tiny_model, killed), start(tiny_model, whole)
+    said, _ = again.communicate(timeout=500)
+    assert again.returncode == 0, said
+    assert "Going on after " in said
+    assert "28 linear layers quantized" in said
+    assert other.communicate(timeout=500)[0].count("Going on") == other.returncode == 0
+    files = sorted(file.name for file in whole.iterdir())
+    assert files == sorted(file.name for file in killed.iterdir())
+    for name in files:
+        assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["killed", "whole"]
+
+
+def test_other_options_do_not_take_up_unfinished_work(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vllm_mindspore.quantization.ptq.work_folder import WorkFolder
+
+    WorkFolder(tmp_path / "made.partial", {"options": "others"}).close()
+    assert quantize(tiny_model, "--output", tmp_path / "made", "--scheme", "w8a8") == 2
+    assert "unfinished work with other calibration, options" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+
+
+REFUSED = {
+    "scheme and method": (
+        ["--scheme", "w8a16", "--outlier-suppression", "smooth"],
+        "'smooth' is for quantized activations",
+    ),
+    "group size": (["--scheme", "w8a8", "--group-size", "64"], "--group-size 64 is for w4a16"),
+    "other group size": (["--scheme", "w4a16", "--group-size", "32"], "expected one of 64"),
+    "policy": (["--scheme", "w8a8", "--layer-policy", "x"], "expected REGEX=SCHEME"),
+    "policy's scheme": (["--scheme", "w8a8", "--layer-policy", "x=w9"], "expected REGEX=SCHEME"),
+    "policy's pattern": (
+        ["--scheme", "w8a8", "--layer-policy", "x=float"],
+        "'x' matches no linear layer",
+    ),
+    "skip": (["--scheme", "w8a8", "--skip", "o_prj"], "'o_prj', which is to be skipped"),
+    "head": (
+        ["--scheme", "w8a8", "--skip", "lm_head", "--quantize-lm-head"],
+        "to be quantized: choose one",
+    ),
+    "calibration": (["--scheme", "w8a8", "--calibration", "nowhere.txt"], "cannot read nowhere"),
+    "samples": (["--scheme", "w8a8", "--calibration-samples", "0"], "expected at least 1"),
+    "writer": (["--scheme", "w4a16", "--writer", "modelslim"], "use --writer golden-stick"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_options_that_are_refused_before_any_work(
+    name: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, message = REFUSED[name]
+    assert quantize(tiny_model, "--output", tmp_path / "made", *options) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_are_refused(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert quantize(tmp_path / "none", "--output", tmp_path / "made", "--scheme", "w8a8") == 2
+    assert "is no folder; download" in capsys.readouterr().err
+    assert quantize(tiny_model, "--output", tmp_path.parent, "--scheme", "w8a8") == 2
+    assert "is not an empty folder" in capsys.readouterr().err
+
+
+def test_checking_imports_no_mindspore(
+    tiny_model: Path, tmp_path: Path, run_python: RunPython
+) -> None:
+    run_python(
+        "import argparse, sys\n"
+        "from vllm_mindspore.cli import quantize\n"
+        "parser = argparse.ArgumentParser()\n"
+        "quantize.add_arguments(parser)\n"
+        f"arguments = [{str(tiny_model)!r}, '--output', 'made', '--scheme', 'w8a8']\n"
+        "job, calibration = quantize.prepare(parser.parse_args(arguments))\n"
+        "assert len(job.policies) == 28 and len(calibration.samples) == 64\n"
+        "assert 'mindspore' not in sys.modules\n"
+    )

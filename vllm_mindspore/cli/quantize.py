@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vllm-mindspore quantize`: make a quantized checkpoint of a float one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vllm_mindspore.quantization.ptq.calibration_data import Calibration
+    from vllm_mindspore.quantization.ptq.job import Job
+    from vllm_mindspore.quantization.ptq.policy import Choice, Policy, Suppression
+
+NAME = "quantize"
+HELP = "make a quantized checkpoint: W8A8, W8A8 per token, W8A16, W4A16"
+
+_SCHEMES = ("w8a8", "w8a8-dynamic", "w8a16", "w4a16")
+_METHODS = ("none", "smooth", "osl", "os+")
+_WRITERS = {"golden-stick": "golden-stick", "modelslim": "ascend"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this command."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="folder of the float model")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder to make; new or empty"
+    )
+    parser.add_argument(
+        "--scheme", choices=_SCHEMES, required=True, help="of the linear layers of the decoder"
+    )
+    parser.add_argument(
+        "--outlier-suppression",
+        choices=_METHODS,
+        default="none",
+        help="what is done about outliers of activations (default: none)",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE|CEVAL_DIR",
+        help="text in UTF-8, or an exam folder with dev/ (default: a text of the package)",
+    )
+    parser.add_argument("--calibration-samples", type=int, default=64, help="default: 64")
+    parser.add_argument(
+        "--calibration-tokens", type=int, default=512, help="of a sample, at most (default: 512)"
+    )
+    parser.add_argument(
+        "--skip",
+        metavar="NAME,...",
+        help="layers whose names contain one of these stay float (default: lm_head)",
+    )
+    parser.add_argument(
+        "--layer-policy",
+        action="append",
+        default=[],
+        metavar="REGEX=SCHEME",
+        help="another scheme, without outlier suppression, or `float`, for layers whose names "
+        "match from their start; may be repeated",
+    )
+    parser.add_argument(
+        "--quantize-lm-head",
+        action="store_true",
+        help="quantize the head too, apart from tied embeddings (an extension of ours)",
+    )
+    parser.add_argument(
+        "--group-size", type=int, help="w4a16: channels that share a scale: 64, 128, 256"
+    )
+    parser.add_argument("--writer", choices=_WRITERS, default="golden-stick", help="whose form")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, quantize, write. Returns 0, 2 after an error message, or 130 after Ctrl-C."""
+    args.output = args.output.resolve()
+    try:
+        job, calibration = prepare(args)
+        _make(args, job, calibration)
+    except (ValueError, OSError) as error:
+        print(f"vllm-mindspore quantize: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on after the last finished layer.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def prepare(args: argparse.Namespace) -> tuple[Job, Calibration]:
+    """Everything that is checked before any work.
+
+    Raises:
+        ValueError: options that do not go together or match nothing, an output that exists, a
+            model that is quantized or not supported, no calibration data, no room on the disk.
+    """
+    from vllm_mindspore.quantization.description import Tool
+    from vllm_mindspore.quantization.ptq import calibration_data, output_folder
+    from vllm_mindspore.quantization.ptq.calibration_data import Amount
+    from vllm_mindspore.quantization.ptq.float_checkpoint import FloatCheckpoint
+    from vllm_mindspore.quantization.ptq.job import Job
+    from vllm_mindspore.quantization.ptq.policy import resolve
+
+    choice = _choice(args)
+    amount = Amount(args.calibration_samples, args.calibration_tokens)
+    output_folder.check_place(args.output, args.model)
+    checkpoint = FloatCheckpoint(args.model)
+    policies = resolve(checkpoint.config, choice)
+    tokenizer = calibration_data.load_tokenizer(args.model)
+    calibration = calibration_data.read(args.calibration, tokenizer, amount)
+    job = Job(checkpoint, policies, calibration.samples, Tool(_WRITERS[args.writer]))
+    output_folder.check_room(job, args.output)
+    return job, calibration
+
+
+def _choice(args: argparse.Namespace) -> Choice:
+    from vllm_mindspore.quantization.ptq.policy import Choice, Suppression
+    from vllm_mindspore.quantization.ptq.structure import HEAD
+
+    schemes = dict(_policy_option(text) for text in args.layer_policy)
+    if args.group_size and "w4a16" not in (args.scheme, *schemes.values()):
+        raise ValueError(f"--group-size {args.group_size} is for w4a16, and no layer has it")
+    by_pattern = {
+        pattern: _policy(args, scheme, Suppression.NONE) for pattern, scheme in schemes.items()
+    }
+    default = _policy(args, args.scheme, Suppression(args.outlier_suppression))
+    kept_float = [] if args.quantize_lm_head else [HEAD]
+    skip = kept_float if args.skip is None else [name.strip() for name in args.skip.split(",")]
+    return Choice(default, by_pattern, skip, head=args.quantize_lm_head)
+
+
+def _policy_option(text: str) -> tuple[str, str]:
+    """Pattern and scheme of REGEX=SCHEME."""
+    from vllm_mindspore.quantization.ptq.policy import SCHEMES
+
+    pattern, _, scheme = text.rpartition("=")
+    if not pattern or scheme not in SCHEMES:
+        raise ValueError(
+            f"--layer-policy {text!r}: expected REGEX=SCHEME with one of {', '.join(SCHEMES)}"
+        )
+    return pattern, scheme
+
+
+def _policy(args: argparse.Namespace, scheme: str, method: Suppression) -> Policy:
+    from vllm_mindspore.quantization.ptq.policy import SCHEMES, policy
+
+    group_size = args.group_size or 0
+    return policy(SCHEMES[scheme], method, group_size if scheme == "w4a16" else 0)
+
+
+def _make(args: argparse.Namespace, job: Job, calibration: Calibration) -> None:
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    from vllm_mindspore.quantization.ptq import engine, output_folder
+
+    described = calibration.describe()
+    with closing(output_folder.open_work(job, args.output)) as work:
+        amount = f"{described['samples']} samples, {described['tokens']} tokens"
+        print(f"Calibration: {described['source']}, {amount}", flush=True)
+        parts = job.parts()
+        done = sum(work.has(part) for part in parts)
+        if done:
+            print(f"Going on after {done} of {len(parts)} parts", flush=True)
+        with tqdm(total=len(parts), initial=done, desc="Quantizing", unit="layer") as bar:
+            engine.run(job, work, lambda part: bar.update())
+        output_folder.write(job, work, _options(args), described, args.output, work.folder)
+    output_folder.remove_work(args.output)
+    _print_summary(args.output)
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """For the report: what was asked for, without places on this machine."""
+    names = ("scheme", "outlier_suppression", "skip", "layer_policy", "quantize_lm_head")
+    return {name: getattr(args, name) for name in (*names, "group_size", "writer")}
+
+
+def _print_summary(output: Path) -> None:
+    from vllm_mindspore.quantization.ptq.output_folder import REPORT
+
+    found = json.loads((output / REPORT).read_text("utf-8"))
+    sizes = found["sizes"]
+    ratio = sizes["bytes_after"] / sizes["bytes_before"]
+    print(f"{len(found['linears'])} linear layers quantized, {ratio:.0%} of the bytes")
+    measured = [entry for entry in found["linears"] if entry["output_sqnr_db"] is not None]
+    for entry in sorted(measured, key=lambda entry: entry["output_sqnr_db"])[:3]:
+        print(f"  {entry['name']}: output {entry['output_sqnr_db']:.1f} dB")
+    for note in found["notes"]:
+        print(f"note: {note}")
+    print(f"Report: {output / REPORT}\nServe it: vllm-mindspore serve {output}")
