@@ -161,6 +161,18 @@ CONFIG = (
         "what a checkpoint folder is and why it could not be served, from headers alone",
         ("tests/cli/test_inspect.py::test_a_right_folder",),
     ),
+    Tested(
+        "making quantized weights: W8A8, W8A8_DYNAMIC, W8A16, W4A16; SmoothQuant, OSL, OS+",
+        "`vllm-mindspore quantize` or Golden Stick's `PTQ` on our networks; folders of Golden "
+        "Stick or ModelSlim",
+        (
+            "tests/e2e/test_made_checkpoints.py::test_the_engine_computes_what_was_written",
+            "tests/quantization/ptq/test_layer_quantizer.py::"
+            "test_the_tensors_are_those_of_golden_stick",
+            "tests/quantization/ptq/test_golden_stick.py::test_the_users_script",
+            "tests/cli/test_quantize.py::test_killed_and_taken_up_it_writes_the_same_bytes",
+        ),
+    ),
 )
 
 FEATURES = (

@@ -33,6 +33,7 @@ LAYERS = (
     "worker",
     "inspection",
     "evaluation",
+    "quantization.ptq",
     "cli",
 )
 # Front end: never imports MindSpore, so neither these modules nor what they import may.
@@ -42,6 +43,8 @@ FRONT_END = (
     "unused_options",
     *("registered_model", "cli", "quantization.description", "quantization.vllm_names"),
     "quantization.kv_cache",
+    *("quantization.ptq.policy", "quantization.ptq.job", "quantization.ptq.calibration_data"),
+    *("quantization.ptq.float_checkpoint", "quantization.ptq.output_folder"),
     *("model_executor.models.registry", "model_executor.model_loader.quantization_files"),
     *("model_executor.models.config", "model_executor.models.layout"),
     *("inspection", "quantization.compressed_tensors", "model_executor.layers.attention_config"),
@@ -263,6 +266,14 @@ TESTED_ELSEWHERE = {
     "model_executor.layers.attention_config": "model_executor/layers/test_attention.py",
     "worker.pooling": "e2e/test_pooling.py",  # vLLM's poolers on real hidden states
     "model_executor.layers.build": "model_executor/layers/test_linear.py",  # one dataclass
+    "quantization.ptq": "quantization/ptq/test_golden_stick.py",  # names
+    "quantization.ptq.batches": "quantization/ptq/test_calibration_layer.py",
+    "quantization.ptq.job": "quantization/ptq/test_engine.py",
+    "quantization.ptq.layer_arrays": "quantization/ptq/test_calibration_layer.py",
+    "quantization.ptq.network": "quantization/ptq/test_golden_stick.py",
+    "quantization.ptq.quantized_group": "quantization/ptq/test_layer_quantizer.py",
+    "quantization.ptq.report": "quantization/ptq/test_output_folder.py",  # data
+    "quantization.ptq.stored": "quantization/ptq/test_engine.py",
     "quantization.schemes.base": "quantization/schemes/test_float_linear.py",  # data, a protocol
     "quantization.schemes.tensors": "quantization/schemes/test_w8a8.py",
     # They stand between a hostile file and the process.

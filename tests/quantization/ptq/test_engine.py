@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM
 from tests.quantization.ptq.conftest import FloatFolder
 from tests.quantization.ptq.jobs import SAMPLES, make_job
 from vllm_mindspore.quantization import primitives
-from vllm_mindspore.quantization.description import STATIC, Tool
+from vllm_mindspore.quantization.description import STATIC, WEIGHT_INT8, Tool
 from vllm_mindspore.quantization.ptq import engine, linears
 from vllm_mindspore.quantization.ptq.float_checkpoint import FloatCheckpoint
 from vllm_mindspore.quantization.ptq.job import Job
-from vllm_mindspore.quantization.ptq.policy import W8A16, Suppression
+from vllm_mindspore.quantization.ptq.policy import Suppression
 from vllm_mindspore.quantization.ptq.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("mindspore_runtime")
@@ -144,7 +144,7 @@ def test_finished_parts_are_not_made_again(float_folder: FloatFolder, tmp_path: 
 
 def test_weights_only(float_folder: FloatFolder, tmp_path: Path) -> None:
     folder = float_folder("qwen3")
-    job = make_job(folder, W8A16, Suppression.NONE, Tool.MODELSLIM)
+    job = make_job(folder, WEIGHT_INT8, Suppression.NONE, Tool.MODELSLIM)
     stored = run(job, tmp_path / "work")
     name = "model.layers.0.mlp.up_proj"
     assert {t.rpartition(".")[2] for t in stored if t.startswith(f"{name}.")} == {

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from vllm_mindspore.quantization.description import DYNAMIC, STATIC, Tool
+from vllm_mindspore.quantization.description import DYNAMIC, STATIC, WEIGHT_INT8, Tool
 from vllm_mindspore.quantization.ptq import fake_quantization
-from vllm_mindspore.quantization.ptq.policy import W8A16
 
 
 @pytest.mark.parametrize("tool", Tool)
@@ -45,7 +44,7 @@ def test_each_token_has_its_scale(rng: np.random.Generator) -> None:
     steps = np.abs(x).max(1, keepdims=True) / 127
     found = fake_quantization.activations(x, DYNAMIC, None)
     assert (np.abs(found - x) <= 0.501 * steps).all()
-    np.testing.assert_array_equal(fake_quantization.activations(x, W8A16, None), x)
+    np.testing.assert_array_equal(fake_quantization.activations(x, WEIGHT_INT8, None), x)
 
 
 def test_noise_in_decibels(rng: np.random.Generator) -> None:

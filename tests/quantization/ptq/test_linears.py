@@ -10,11 +10,10 @@ import torch
 
 from tests.quantization.ptq.toy_network import ToyNetwork, written
 from vllm_mindspore.quantization import primitives
-from vllm_mindspore.quantization.description import Tool
+from vllm_mindspore.quantization.description import WEIGHT_INT4, WEIGHT_INT8, Tool
 from vllm_mindspore.quantization.primitives import ActivationScale, activation_scale
 from vllm_mindspore.quantization.ptq import linears
 from vllm_mindspore.quantization.ptq.linears import Linear
-from vllm_mindspore.quantization.ptq.policy import W4A16, W8A16
 
 each_tool = pytest.mark.parametrize("tool", Tool)
 
@@ -126,7 +125,7 @@ def test_int4_is_within_half_a_step(group_size: int, rng: np.random.Generator) -
     found = linears.int4(Linear(weight), group_size)
     assert found["weight"].shape == (192, 5)
     assert found["weight_scale"].shape == ((3, 10) if group_size else (10,))
-    restored = linears.float_weight(found, W4A16)
+    restored = linears.float_weight(found, WEIGHT_INT4)
     parts = weight.reshape(10, -1, group_size or 192)
     step = 2 * np.abs(parts).max(-1, keepdims=True) / 15
     error = np.abs(restored.reshape(parts.shape) - parts)
@@ -165,6 +164,6 @@ def test_codes_belong_to_the_scales_that_a_dtype_stores(rng: np.random.Generator
     found = linears.dynamic(Linear(weight, dtype=torch.bfloat16), Tool.GOLDEN_STICK)
     scale = found["weight_scale"]
     np.testing.assert_array_equal(linears.rounded(scale, torch.bfloat16), scale)
-    restored = linears.float_weight(found, W8A16)
+    restored = linears.float_weight(found, WEIGHT_INT8)
     # The largest code may be cut by half a unit of the rounding, 2^-9 of 127.
     assert (np.abs(restored - weight) <= 0.76 * scale.astype(np.float32)[:, None]).all()

@@ -16,9 +16,9 @@ from safetensors import safe_open
 from tests.quantization.ptq.conftest import FloatFolder
 from tests.quantization.ptq.jobs import make, make_job
 from vllm_mindspore.model_executor.model_loader.quantization_files import read_description
-from vllm_mindspore.quantization.description import STATIC, Tool
+from vllm_mindspore.quantization.description import STATIC, WEIGHT_INT4, Tool
 from vllm_mindspore.quantization.ptq import output_folder, report, tensor_files
-from vllm_mindspore.quantization.ptq.policy import W4A16, Suppression
+from vllm_mindspore.quantization.ptq.policy import Suppression
 from vllm_mindspore.quantization.ptq.report import Origin, Sizes
 
 pytestmark = pytest.mark.usefixtures("mindspore_runtime")
@@ -109,7 +109,7 @@ def test_files_of_modelslim(source: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_int4_is_marked_in_the_file(source: Path, tmp_path: Path) -> None:
-    tensors = make(make_job(source, W4A16, Suppression.NONE), tmp_path / "made")
+    tensors = make(make_job(source, WEIGHT_INT4, Suppression.NONE), tmp_path / "made")
     name = "model.layers.0.mlp.up_proj.weight"
     assert tensors[name].shape == (96, 100)
     with safe_open(next((tmp_path / "made").glob("*.safetensors")), "pt") as opened:

@@ -7,11 +7,16 @@ from typing import Any
 
 import pytest
 
-from vllm_mindspore.quantization.description import DYNAMIC, FLOAT, STATIC, Tool
+from vllm_mindspore.quantization.description import (
+    DYNAMIC,
+    FLOAT,
+    STATIC,
+    WEIGHT_INT4,
+    WEIGHT_INT8,
+    Tool,
+)
 from vllm_mindspore.quantization.ptq.float_checkpoint import FloatCheckpoint
 from vllm_mindspore.quantization.ptq.policy import (
-    W4A16,
-    W8A16,
     Choice,
     Policy,
     Suppression,
@@ -27,7 +32,7 @@ PER_TOKEN = policy(DYNAMIC, Suppression.NONE)
 
 def test_default_patterns_and_skipped_layers(tiny: FloatCheckpoint) -> None:
     patterns = {r".*\.w2.*": PER_TOKEN, r".*": SMOOTH}
-    choice = Choice(policy(W8A16, Suppression.NONE), patterns, ["lm_head", "layers.3."])
+    choice = Choice(policy(WEIGHT_INT8, Suppression.NONE), patterns, ["lm_head", "layers.3."])
     found = resolve(tiny.config, choice)
     assert len(found) == 28
     for name, chosen in found.items():
@@ -61,7 +66,7 @@ def test_methods_bring_their_exponents() -> None:
         ({"by_pattern": {".*q_proj": PER_TOKEN}}, "q_proj is to be W8A8_DYNAMIC and .*k_proj W8A8"),
         ({"skip": ["up_proj"]}, "gate_proj is to be W8A8 and .*up_proj FLOAT"),
         ({"skip": ["proj"]}, "no linear layer is left"),
-        ({"by_pattern": {".*o_proj": Policy(W4A16, group_size=256)}}, None),
+        ({"by_pattern": {".*o_proj": Policy(WEIGHT_INT4, group_size=256)}}, None),
         ({"by_pattern": {".*": policy(STATIC, Suppression.NONE)}}, None),
     ],
 )
@@ -79,10 +84,10 @@ def test_choices_that_do_not_fit(
 @pytest.mark.parametrize(
     ("kind", "method", "group_size", "message"),
     [
-        (W8A16, Suppression.SMOOTH, 0, "'smooth' is for quantized activations; W8A16"),
+        (WEIGHT_INT8, Suppression.SMOOTH, 0, "'smooth' is for quantized activations; W8A16"),
         (DYNAMIC, Suppression.OS_PLUS, 0, r"'os\+' shifts .* W8A8_DYNAMIC"),
-        (W8A16, Suppression.NONE, 64, "group size of 64 is for w4a16"),
-        (W4A16, Suppression.NONE, 32, "group size 32: expected one of 64, 128, 256"),
+        (WEIGHT_INT8, Suppression.NONE, 64, "group size of 64 is for w4a16"),
+        (WEIGHT_INT4, Suppression.NONE, 32, "group size 32: expected one of 64, 128, 256"),
     ],
 )
 def test_policies_that_do_not_fit(
@@ -99,18 +104,18 @@ def test_exponents_are_from_0_to_1() -> None:
 
 def test_groups_must_divide_the_channels(tiny: FloatCheckpoint) -> None:
     """hidden 256, but no layer of the tiny model has a size that 256 does not divide; 768 / 256."""
-    resolve(tiny.config, Choice(Policy(W4A16, group_size=256), {}))
+    resolve(tiny.config, Choice(Policy(WEIGHT_INT4, group_size=256), {}))
     from dataclasses import replace
 
     odd = replace(tiny.config, intermediate_size=700)
     with pytest.raises(ValueError, match="down_proj has 700 input channels, no multiple"):
-        resolve(odd, Choice(Policy(W4A16, group_size=128), {}))
+        resolve(odd, Choice(Policy(WEIGHT_INT4, group_size=128), {}))
     odd = replace(tiny.config, intermediate_size=701)
     with pytest.raises(ValueError, match="gate_proj has 701 output channels"):
-        resolve(odd, Choice(Policy(W4A16), {}))
+        resolve(odd, Choice(Policy(WEIGHT_INT4), {}))
 
 
 def test_modelslim_has_no_int4_form() -> None:
     with pytest.raises(ValueError, match="use --writer golden-stick"):
-        check_tool({"a": Policy(W4A16)}, Tool.MODELSLIM)
-    check_tool({"a": Policy(W8A16)}, Tool.MODELSLIM)
+        check_tool({"a": Policy(WEIGHT_INT4)}, Tool.MODELSLIM)
+    check_tool({"a": Policy(WEIGHT_INT8)}, Tool.MODELSLIM)

@@ -14,9 +14,8 @@ import numpy.typing as npt
 import torch
 
 from vllm_mindspore.quantization import primitives
-from vllm_mindspore.quantization.description import Tool
+from vllm_mindspore.quantization.description import WEIGHT_INT4, Tool
 from vllm_mindspore.quantization.primitives import ActivationScale
-from vllm_mindspore.quantization.ptq.policy import W4A16
 
 Floats = npt.NDArray[np.float32]
 Tensors = dict[str, npt.NDArray[np.generic]]
@@ -126,7 +125,7 @@ def float_weight(tensors: Tensors, kind: str) -> Floats:
     """The weight [N, K] that the tensors of a quantized layer stand for."""
     codes: npt.NDArray[np.int8] = tensors["weight"].astype(np.int8, copy=False)
     scale: Floats = tensors["weight_scale"].astype(np.float32, copy=False)
-    if kind == W4A16:
+    if kind == WEIGHT_INT4:
         return primitives.dequantize_weight(primitives.unpack_int4(codes), scale.T)
     return primitives.dequantize_weight(codes, scale.reshape(-1))
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from vllm_mindspore import __version__
 from vllm_mindspore.model_executor.model_loader import strict_json
-from vllm_mindspore.quantization.description import FLOAT, Tool
+from vllm_mindspore.quantization.description import FLOAT, WEIGHT_INT4, Tool
 from vllm_mindspore.quantization.ptq import report, tensor_files
 from vllm_mindspore.quantization.ptq.job import HEAD_PART, Job
-from vllm_mindspore.quantization.ptq.policy import W4A16, Policy
+from vllm_mindspore.quantization.ptq.policy import Policy
 from vllm_mindspore.quantization.ptq.report import Origin, Sizes
 from vllm_mindspore.quantization.ptq.structure import HEAD
 from vllm_mindspore.quantization.ptq.tensor_files import Entry
@@ -146,7 +146,7 @@ def _write_weights(job: Job, contents: _Contents, output: Path) -> dict[str, str
         name = _weights_name(job, number, len(parts))
         metadata = {"format": "ms"} if job.tool is Tool.GOLDEN_STICK else {"format": "pt"}
         for entry in entries:
-            if contents.types[entry.name] == W4A16 and entry.name.endswith(".weight"):
+            if contents.types[entry.name] == WEIGHT_INT4 and entry.name.endswith(".weight"):
                 metadata[entry.name] = "Int4"
         tensor_files.write(output / name, entries, metadata)
         weight_map |= {entry.name: name for entry in entries}
@@ -193,7 +193,7 @@ def _copy_other_files(job: Job, output: Path) -> None:
 
 def _quantized_bytes(shape: tuple[int, ...], policy: Policy) -> int:
     rows, columns = shape
-    if policy.kind == W4A16:
+    if policy.kind == WEIGHT_INT4:
         groups = columns // policy.group_size if policy.group_size else 1
         return rows * columns // 2 + rows * groups * 8
     return rows * columns + rows * _PER_ROW + columns * _PER_COLUMN

@@ -12,15 +12,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vllm_mindspore.model_executor.models.config import DecoderConfig
-from vllm_mindspore.quantization.description import DYNAMIC, FLOAT, STATIC, Tool
+from vllm_mindspore.quantization.description import (
+    DYNAMIC,
+    FLOAT,
+    GROUP_SIZES,
+    STATIC,
+    WEIGHT_INT4,
+    WEIGHT_INT8,
+    Tool,
+)
 from vllm_mindspore.quantization.ptq.smoothing import ALPHA, ALPHA_GRID
 from vllm_mindspore.quantization.ptq.structure import HEAD, Group, all_groups, contains, matches
 
-W8A16, W4A16 = "W8A16", "W4A16"
-SCHEMES = {"w8a8": STATIC, "w8a8-dynamic": DYNAMIC, "w8a16": W8A16, "w4a16": W4A16, "float": FLOAT}
+SCHEMES = {
+    "w8a8": STATIC,
+    "w8a8-dynamic": DYNAMIC,
+    "w8a16": WEIGHT_INT8,
+    "w4a16": WEIGHT_INT4,
+    "float": FLOAT,
+}
 """What users write -> the type in a description."""
-
-GROUP_SIZES = (64, 128, 256)
 
 
 class Suppression(enum.Enum):
@@ -62,7 +73,7 @@ class Policy:
                 f"outlier suppression 'os+' shifts the input of layers with static scales; "
                 f"{self.kind} has none: use w8a8, or another method"
             )
-        if self.group_size and self.kind != W4A16:
+        if self.group_size and self.kind != WEIGHT_INT4:
             raise ValueError(f"a group size of {self.group_size} is for w4a16, not {self.kind}")
         if self.group_size not in (0, *GROUP_SIZES):
             sizes = ", ".join(map(str, GROUP_SIZES))
@@ -158,14 +169,14 @@ def check_group(group: Group, policies: Mapping[str, Policy]) -> None:
             f"{chosen.group_size}; use a smaller one, or none"
         )
     for name, size in group.parts():
-        if chosen.kind == W4A16 and size % 2:
+        if chosen.kind == WEIGHT_INT4 and size % 2:
             raise ValueError(f"{name} has {size} output channels; W4A16 packs an even number")
 
 
 def check_tool(policies: Mapping[str, Policy], tool: Tool) -> None:
     """Raises ValueError for what a tool has no form for."""
     kinds = {policy.kind for policy in policies.values()}
-    if tool is Tool.MODELSLIM and W4A16 in kinds:
+    if tool is Tool.MODELSLIM and WEIGHT_INT4 in kinds:
         raise ValueError(
             "ModelSlim's form of W4A16 is not known here; use --writer golden-stick for w4a16"
         )

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vllm_mindspore.quantization.description import STATIC, Tool
+from vllm_mindspore.quantization.description import STATIC, WEIGHT_INT4, Tool
 from vllm_mindspore.quantization.primitives import ActivationScale
 from vllm_mindspore.quantization.ptq import fake_quantization, linears
 from vllm_mindspore.quantization.ptq.linears import Linear, Tensors
-from vllm_mindspore.quantization.ptq.policy import W4A16, Policy
+from vllm_mindspore.quantization.ptq.policy import Policy
 from vllm_mindspore.quantization.ptq.report import LinearReport, Spread
 from vllm_mindspore.quantization.ptq.smoothing import Smoothing
 from vllm_mindspore.quantization.ptq.statistics import InputStatistics
@@ -103,7 +103,7 @@ class GroupQuantizer:
         return self._weight_tensors(layer, policy)
 
     def _weight_tensors(self, layer: Linear, policy: Policy) -> Tensors:
-        if policy.kind == W4A16:
+        if policy.kind == WEIGHT_INT4:
             return linears.int4(layer, policy.group_size)
         return linears.dynamic(layer, self._tool)
 
