@@ -43,8 +43,17 @@ def test_logprobs_in_float32(
     check_logprobs(engine(written, **options("fp32")), compressed.reference(torch.float32))
 
 
-def test_logprobs_in_bfloat16(checkpoint: Checkpoint, engine: Engine, tmp_path: Path) -> None:
-    """Scales are bfloat16, too; named by --quantization. As far from float32 as transformers."""
+@pytest.mark.parametrize("fused", ["1", pytest.param("0", marks=pytest.mark.full)])
+def test_logprobs_in_bfloat16(
+    fused: str,
+    checkpoint: Checkpoint,
+    engine: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Scales are bfloat16, too; named by --quantization. As far from float32 as transformers, also
+    with the chain of builtin primitives, which is what an NPU runs."""
+    monkeypatch.setenv("VLLM_MS_FUSED_KERNELS", fused)
     folder = checkpoint("qwen3", torch.float32)
     quantization = config([(["Linear"], STATIC)])
     compressed = Compressed(folder, quantization, ragged_prompts(seed=3), torch.bfloat16)

@@ -24,6 +24,7 @@ def found(folder: Path) -> list[str]:
 
 Change = Callable[[Stored, dict[str, Any]], object]
 UP, DOWN = "model.layers.1.mlp.up_proj", "model.layers.1.mlp.down_proj"
+KEY = "model.layers.1.self_attn.k_proj"
 QUERY = "model.layers.1.self_attn.q_proj"
 
 
@@ -138,6 +139,28 @@ def test_tensors_of_a_module_with_several_types(tmp_path: Path) -> None:
     types[f"{UP}.deq_scale"] = "FLOAT"
     lines = found(write(tmp_path, stored, types))
     assert any(f"tensors of {UP} have several types" in line for line in lines)
+
+
+def test_int8_caches(tmp_path: Path) -> None:
+    stored, types = quantized(qwen2(tmp_path))
+    for index in range(3):
+        for part in "kv":
+            name = f"model.layers.{index}.self_attn.{part}_proj"
+            stored |= {f"{name}.kv_cache_{last}": torch.ones(8) for last in ("scale", "offset")}
+    lines = found(write(tmp_path, stored, types))
+    assert len(lines) == 12  # nothing says that they are meant
+    assert f"extra tensor {KEY}.kv_cache_scale: layers of this type have none" in lines
+    types["kv_cache_type"] = "C8"
+    assert found(write(tmp_path, stored, types)) == []
+    stored[f"{KEY}.kv_cache_scale"] = torch.ones(7)
+    del stored[f"{KEY}.kv_cache_offset"]
+    shapes = "[8] or [8, 1] or [1, 8] or [1]"
+    assert found(write(tmp_path, stored, types)) == [
+        f"tensor {KEY}.kv_cache_scale: expected shape {shapes}, found [7]",
+        f"missing tensor {KEY}.kv_cache_offset: expected shape {shapes}",
+    ]
+    types["kv_cache_type"] = "C4"
+    assert any("kv_cache_type is 'C4'" in line for line in found(write(tmp_path, stored, types)))
 
 
 def test_decoders_without_a_head(tmp_path: Path) -> None:

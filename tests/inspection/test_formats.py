@@ -13,12 +13,13 @@ import torch
 
 from tests.quantization import compressed
 from vllm_mindspore.bridge import parameter
-from vllm_mindspore.inspection.formats import FLOATS, parts_of, problems_of
+from vllm_mindspore.inspection.formats import CACHE, FLOATS, parts_of, problems_of
 from vllm_mindspore.model_executor.model_loader.mapped_file import TORCH_DTYPES
 from vllm_mindspore.model_executor.model_loader.quantization_files import Quantization
 from vllm_mindspore.model_executor.model_loader.safetensors_header import TensorInfo
 from vllm_mindspore.quantization import compressed_tensors, description
 from vllm_mindspore.quantization.plan import plan_of
+from vllm_mindspore.quantization.schemes import int8_cache
 from vllm_mindspore.quantization.schemes.base import Projections
 
 pytestmark = pytest.mark.usefixtures("mindspore_runtime")
@@ -85,6 +86,15 @@ def test_parts_are_what_schemes_read(found: Quantization, kind: str) -> None:
     assert set(needed) == set(required)
     for last, part in required.items():
         assert (set(part.shapes_of(IN, OUT)), set(part.dtypes)) == needed[last]
+
+
+def test_scales_of_int8_caches_are_what_their_scheme_reads() -> None:
+    source: Any = Recording(optional=False, asked={})
+    int8_cache.scales(source, "q", OUT)
+    for last, part in CACHE.items():
+        for projection in ("k_proj", "v_proj"):
+            asked_for = source.asked[f"{projection}.{last}"]
+            assert (set(part.shapes_of(IN, OUT)), set(part.dtypes)) == asked_for
 
 
 def test_types_that_are_not_served_have_none() -> None:

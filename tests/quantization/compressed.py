@@ -135,13 +135,13 @@ class CompressedReference(QuantizedReference):
     """Logits of the quantized model."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, layers: dict[str, Layer]) -> None:
-        self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
         self._layers: list[Any] = []
         for name, layer in layers.items():
             parent, _, last = name.rpartition(".")
-            linear = self._model.get_submodule(name)
+            linear = self.model.get_submodule(name)
             replaced = CompressedLinear(layer, linear.bias)
-            setattr(self._model.get_submodule(parent), last, replaced)
+            setattr(self.model.get_submodule(parent), last, replaced)
             self._layers.append(replaced)
 
 

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from vllm_mindspore.inspection.checkpoint import Checkpoint
-from vllm_mindspore.inspection.formats import FLOATS, parts_of, problems_of
+from vllm_mindspore.inspection.formats import CACHE, FLOATS, parts_of, problems_of
 from vllm_mindspore.inspection.layers import NOT_DESCRIBED, Layer
+from vllm_mindspore.model_executor.model_loader.quantization_files import Quantization
 from vllm_mindspore.model_executor.model_loader.safetensors_header import TensorInfo
 from vllm_mindspore.model_executor.models.layout import DECODER_PREFIX, UNUSED, Layout, Linear
 from vllm_mindspore.quantization.description import (
@@ -19,8 +20,10 @@ from vllm_mindspore.quantization.description import (
     Tool,
     one_type,
 )
+from vllm_mindspore.quantization.kv_cache import is_int8
 
 _EMBEDDING = "embed_tokens.weight"
+_CACHED = (".k_proj", ".v_proj")
 
 
 def problems(checkpoint: Checkpoint, layers: Sequence[Layer]) -> Iterator[str]:
@@ -47,6 +50,7 @@ def _of_description(
         )
     try:
         description.check("bfloat16")  # in which every type is computed
+        is_int8(description)
     except ValueError as error:
         if not unknown:
             yield str(error)
@@ -97,11 +101,20 @@ def _of_linear(
     parts = parts_of(description, layer.type)
     if parts is None:
         return  # that the type is unknown or unclear is told elsewhere
+    if name.endswith(_CACHED) and _has_int8_cache(description):
+        parts = {**parts, **CACHE}
     yield from problems_of(name, layer.tensors, parts, sizes)
     has_bias = "bias" in layer.tensors
     if has_bias != linear.bias and not _has_folded_bias(checkpoint, layer):
         word = "extra" if has_bias else "missing"
         yield f"{word} tensor {name}.bias: the model has {'a' if linear.bias else 'no'} bias here"
+
+
+def _has_int8_cache(found: Quantization | None) -> bool:
+    try:
+        return isinstance(found, Description) and is_int8(found)
+    except ValueError:
+        return False  # told with the description
 
 
 def _has_folded_bias(checkpoint: Checkpoint, layer: Layer) -> bool:

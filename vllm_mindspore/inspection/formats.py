@@ -13,6 +13,8 @@ from vllm_mindspore.model_executor.model_loader.quantization_files import Quanti
 from vllm_mindspore.model_executor.model_loader.safetensors_header import TensorInfo
 from vllm_mindspore.quantization.compressed_tensors import CompressedTensors
 from vllm_mindspore.quantization.description import (
+    CACHE_OFFSET,
+    CACHE_SCALE,
     DYNAMIC,
     FLOAT,
     GROUP_SIZES,
@@ -105,6 +107,12 @@ _COMPRESSED = {
     },
     DYNAMIC: {**_INT8, "weight_scale": _SCALE, **_ZERO_POINTS, **_BIAS},
 }
+
+CACHE: Mapping[str, Part] = {
+    last: Part(("N", "N1", "1N", "1"), (*FLOATS, "I8", "I32"))
+    for last in (CACHE_SCALE, CACHE_OFFSET)
+}
+"""What the key and value projections have besides, where the cache is int8."""
 
 
 def parts_of(quantization: Quantization | None, kind: str) -> Mapping[str, Part] | None:
