@@ -20,7 +20,7 @@ AARCH64_COMPILER := $(shell command -v aarch64-linux-gnu-g++)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup stack ops demo lint portable test test-full soak bench bench-peers docs wheel \
+.PHONY: help setup stack ops demo lint portable test test-full soak bench bench-peers eval docs wheel \
 	clean
 
 help: ## show this text
@@ -72,6 +72,9 @@ bench: setup ## measure this machine, write docs/performance.md
 
 bench-peers: setup ## measure beside vLLM's CPU build (PEERS="--only decode --rounds 3" for less)
 	$(PY) -m benchmarks.peers $(PEERS)
+
+eval: setup ## what each way to quantize costs the tiny model, into docs/quantization.md
+	$(PY) -m benchmarks.accuracy
 
 docs: setup ## write the generated pages
 	$(PY) -c "import sys; from vllm_mindspore import envs; sys.stdout.write(envs.markdown())" \
