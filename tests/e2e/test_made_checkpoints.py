@@ -59,7 +59,7 @@ class WrittenReference(QuantizedReference):
         for layer in self._layers:
             if layer.bias is not None:  # smoothed with the rows it belongs to
                 layer.bias = torch.from_numpy(layer.tensors["bias"])
-        state = self._model.state_dict()
+        state = self.model.state_dict()
         for name, tensor in stored.items():
             if types[name.rpartition(".")[0]] == FLOAT and name in state:
                 state[name].copy_(tensor)

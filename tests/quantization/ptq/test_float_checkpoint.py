@@ -17,6 +17,20 @@ from safetensors.torch import load_file, save_file
 from tests.quantization.ptq.conftest import FloatFolder
 from vllm_mindspore.quantization.ptq.float_checkpoint import FloatCheckpoint
 
+_INT8 = {"num_bits": 8, "type": "int", "symmetric": True}
+COMPRESSED = {
+    "quant_method": "compressed-tensors",
+    "format": "int-quantized",
+    "ignore": ["lm_head"],
+    "config_groups": {
+        "group_0": {
+            "targets": ["Linear"],
+            "weights": {**_INT8, "strategy": "channel"},
+            "input_activations": {**_INT8, "strategy": "token", "dynamic": True},
+        }
+    },
+}
+
 
 @pytest.fixture
 def copied(float_folder: FloatFolder, tmp_path: Path) -> Path:
@@ -62,8 +76,12 @@ def test_the_state_changes_with_the_files(copied: Path) -> None:
 
 def test_quantized_folders_are_refused(copied: Path) -> None:
     edit_config(copied, quantization_config={"quant_method": "fp8"})
+    with pytest.raises(ValueError, match=r"quant_method 'fp8'.*Take the float checkpoint"):
+        FloatCheckpoint(copied)
+    edit_config(copied, quantization_config=COMPRESSED)
     with pytest.raises(ValueError, match=r"quantized already: config\.json has a quantization_con"):
         FloatCheckpoint(copied)
+    edit_config(copied, quantization_config=None)
     (copied / "quantization_description.json").write_text('{"a.weight": "W8A8"}')
     with pytest.raises(ValueError, match=r"quantized already: quantization_description\.json"):
         FloatCheckpoint(copied)
