@@ -175,7 +175,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _print_summary(output: Path) -> None:
-    from vllm_mindspore.quantization.ptq.output_folder import REPORT
+    from vllm_mindspore.quantization.ptq.output_folder import PAGE, REPORT
 
     found = json.loads((output / REPORT).read_text("utf-8"))
     sizes = found["sizes"]
@@ -186,4 +186,4 @@ def _print_summary(output: Path) -> None:
         print(f"  {entry['name']}: output {entry['output_sqnr_db']:.1f} dB")
     for note in found["notes"]:
         print(f"note: {note}")
-    print(f"Report: {output / REPORT}\nServe it: vllm-mindspore serve {output}")
+    print(f"Report: {output / PAGE}\nServe it: vllm-mindspore serve {output}")

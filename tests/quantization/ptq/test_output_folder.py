@@ -47,7 +47,7 @@ def test_files_of_golden_stick(source: Path, tmp_path: Path) -> None:
     assert {file.name for file in target.iterdir()} == {
         *("config.json", "generation_config.json", "tokenizer.json", "notes.txt"),
         *("model.safetensors.index.json", "quant-model-00001-of-00001.safetensors"),
-        *("quantization_description.json", "quantization_report.json"),
+        *("quantization_description.json", output_folder.REPORT, output_folder.PAGE),
     }
     assert [file.name for file in tmp_path.iterdir() if "partial" in file.name] == []
     assert {file: file.stat().st_mtime_ns for file in source.iterdir()} == before

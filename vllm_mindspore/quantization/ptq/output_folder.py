@@ -15,7 +15,7 @@ from typing import Any
 from vllm_mindspore import __version__
 from vllm_mindspore.model_executor.model_loader import strict_json
 from vllm_mindspore.quantization.description import FLOAT, WEIGHT_INT4, Tool
-from vllm_mindspore.quantization.ptq import report, tensor_files
+from vllm_mindspore.quantization.ptq import report, report_page, tensor_files
 from vllm_mindspore.quantization.ptq.job import HEAD_PART, Job
 from vllm_mindspore.quantization.ptq.policy import Policy
 from vllm_mindspore.quantization.ptq.report import Origin, Sizes
@@ -23,7 +23,7 @@ from vllm_mindspore.quantization.ptq.structure import HEAD
 from vllm_mindspore.quantization.ptq.tensor_files import Entry
 from vllm_mindspore.quantization.ptq.work_folder import WorkFolder
 
-REPORT = "quantization_report.json"
+REPORT, PAGE = "quantization_report.json", "quantization_report.html"
 _GOLDEN_STICK_DESCRIPTION = "quantization_description.json"
 _MODELSLIM_DESCRIPTION = "quant_model_description.json"
 _MODELSLIM_VERSION = "1.0.0"
@@ -120,7 +120,9 @@ def write(
     name, description = _description(job, contents.types)
     tensor_files.write_json(output / name, description)
     sizes = Sizes(job.checkpoint.num_bytes(), total)
-    tensor_files.write_json(output / REPORT, report.content(origin, contents.linears, sizes))
+    content = report.content(origin, contents.linears, sizes)
+    tensor_files.write_json(output / REPORT, content)
+    (output / PAGE).write_text(report_page.page(content), encoding="utf-8")
     folder.parent.mkdir(parents=True, exist_ok=True)
     output.replace(folder)
 
@@ -182,7 +184,7 @@ def _main_type(policies: Mapping[str, Policy]) -> str:
 
 def _copy_other_files(job: Job, output: Path) -> None:
     for file in sorted(job.checkpoint.folder.iterdir()):
-        if file.is_file() and not file.name.endswith(_WEIGHTS) and file.name != REPORT:
+        if file.is_file() and not file.name.endswith(_WEIGHTS) and file.name not in (REPORT, PAGE):
             shutil.copyfile(file, output / file.name)
     if HEAD_PART in job.parts():
         config = output / _CONFIG
