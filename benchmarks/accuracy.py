@@ -95,7 +95,7 @@ def measure(variant: Variant) -> Result:
     folder = MODEL
     if variant.options:
         folder = BUILD / variant.name.replace(", ", "-")
-        run("quantize", MODEL, "--output", folder, "--calibration", EXAM, *variant.options)
+        run("quantize", MODEL, "--output", folder, *variant.options)
     exam = evaluate(folder, "--ceval", EXAM)
     perplexity = evaluate(folder, "--perplexity", TEXT)["perplexity"]
     num_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
