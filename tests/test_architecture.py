@@ -274,7 +274,6 @@ TESTED_ELSEWHERE = {
     "quantization.ptq.quantized_group": "quantization/ptq/test_layer_quantizer.py",
     "quantization.ptq.report": "quantization/ptq/test_output_folder.py",  # data
     "quantization.ptq.stored": "quantization/ptq/test_engine.py",
-    "quantization.schemes.base": "quantization/schemes/test_float_linear.py",  # data, a protocol
     "quantization.schemes.tensors": "quantization/schemes/test_w8a8.py",
     # They stand between a hostile file and the process.
     "model_executor.model_loader.checkpoint_files": "hostile/test_folders.py",

@@ -75,6 +75,10 @@ class Kind(enum.IntEnum):
     """The same, W of int4 codes in blocks (`primitives.int4_blocks`)."""
 
 
+TILE_BITMAP = 1
+"""How compressed weights are coded: WeightCoding::kTileBitmap (ops/core/projection.h)."""
+
+
 @dataclass(frozen=True)
 class LinearParameters:
     """One to three linear layers of the same input; tuples have one element for each.
@@ -82,7 +86,9 @@ class LinearParameters:
     Attributes:
         kind: what the others mean.
         in_features: K.
-        weights: [N, K] in the model's dtype, or int8; int4 [N, 32 * ceil(K / 64)] bytes.
+        weights: [N, K] in the model's dtype, or int8; int4 [N, 32 * ceil(K / 64)] bytes; compressed
+            ones are streams int8 [C] (docs/sparse_quant_format.md), of which one may hold the
+            outputs of several layers: tuples then have one element for each stream.
         biases: [N] in the model's dtype, added to finished outputs; empty without biases.
         scales: float32 [N] that int32 sums, or codes, are multiplied with; of groups [N, groups].
         offsets: like scales, added to the codes of weights before; empty for symmetric ones.
@@ -90,6 +96,7 @@ class LinearParameters:
         input_scale: float32 [K] of x (see `Kind`).
         input_offset: float32 [K] of x; of static scales.
         group_size: codes along K that share a scale; 0: all of them.
+        indexes: int8 [8 * tiles], of compressed weights; empty for others. N is that of the scales.
     """
 
     kind: Kind
@@ -102,6 +109,7 @@ class LinearParameters:
     input_offset: Parameter | None = None
     offsets: tuple[Parameter, ...] = ()
     group_size: int = 0
+    indexes: tuple[Parameter, ...] = ()
 
     @property
     def weight_only(self) -> bool:
@@ -112,11 +120,12 @@ class LinearParameters:
         """The list that fused kernels take (ops/core/projection.h)."""
         inputs = [part for part in (self.input_scale, self.input_offset) if part is not None]
         outputs = [*self.scales, *self.offsets, *self.quant_biases]
-        found = [*self.weights, *self.biases, *outputs, *inputs]
+        found = [*self.weights, *self.indexes, *self.biases, *outputs, *inputs]
         return found if self.kind is Kind.FLOAT else [self._descriptor(), *found]
 
     def _descriptor(self) -> Parameter:
         values = [self.kind, self.in_features, self.group_size, int(bool(self.offsets))]
+        values += [TILE_BITMAP] * len(self.indexes)
         name = f"{self.weights[0].name}.descriptor"
         return bridge.parameter(name, torch.tensor(values, dtype=torch.int32))
 
