@@ -66,8 +66,8 @@ def test_values_that_are_no_types(content: dict[str, Any], message: str) -> None
     [
         ({"q.weight": "W8A8", "q.deq_scale": "FLOAT"}, "tensors of q have several types.*expected"),
         (
-            {"q.weight": "W8A8S"},
-            "q has the type 'W8A8S'; supported: FLOAT, W8A8, W8A8_DYNAMIC, W8A16, W4A16",
+            {"q.weight": "W8A8SC"},
+            "q has the type 'W8A8SC'; supported: FLOAT, W8A8, W8A8S, W8A8_DYNAMIC, W8A16, W4A16",
         ),
         ({"q.weight": "w8a8"}, "q has the type 'w8a8'"),
     ],

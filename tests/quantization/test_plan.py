@@ -55,6 +55,14 @@ def test_schemes_by_name() -> None:
     assert plan().summary == "W8A8/W8A8_DYNAMIC"
 
 
+@pytest.mark.parametrize("tool", list(Tool))
+def test_sparse_weights_that_are_not_compressed_are_w8a8(tool: Tool) -> None:
+    file = {Tool.GOLDEN_STICK: "quantization_description.json"}.get(tool, FILE.name)
+    found = DescribedPlan(parse(FILE.with_name(file), {"q.weight": "W8A8S"}))
+    assert found.scheme(["q"]) == W8A8(tool)
+    assert found.summary == "W8A8S"
+
+
 @pytest.mark.parametrize("name", ["l.0.down", "l.0", "l.0.q.weight", "0.q", "l.0.qq"])
 def test_names_match_exactly(name: str) -> None:
     with pytest.raises(ValueError, match=f"does not say what {name} is.*{name}.weight"):

@@ -13,6 +13,7 @@ from vllm_mindspore.model_executor.model_loader.quantization_files import Quanti
 from vllm_mindspore.model_executor.model_loader.safetensors_header import TensorInfo
 from vllm_mindspore.model_executor.models.layout import DECODER_PREFIX, UNUSED, Layout, Linear
 from vllm_mindspore.quantization.description import (
+    SPARSE,
     STATIC,
     TYPES,
     WEIGHT_INT4,
@@ -120,7 +121,8 @@ def _has_int8_cache(found: Quantization | None) -> bool:
 def _has_folded_bias(checkpoint: Checkpoint, layer: Layer) -> bool:
     """quant_bias holds it; whether files repeat it does not matter."""
     found = checkpoint.quantization
-    return isinstance(found, Description) and found.tool is Tool.MODELSLIM and layer.type == STATIC
+    static = layer.type in (STATIC, SPARSE)
+    return isinstance(found, Description) and found.tool is Tool.MODELSLIM and static
 
 
 def _of_layer(checkpoint: Checkpoint, layer: Layer) -> Iterator[str]:

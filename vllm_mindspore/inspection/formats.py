@@ -18,6 +18,7 @@ from vllm_mindspore.quantization.description import (
     DYNAMIC,
     FLOAT,
     GROUP_SIZES,
+    SPARSE,
     STATIC,
     WEIGHT_INT4,
     WEIGHT_INT8,
@@ -61,19 +62,21 @@ _OFFSETS = Part(_OUTPUT, (*FLOATS, "I32", "I8"), required=False)
 _SCALE = Part(_OUTPUT, (*FLOATS, "I64"))
 
 _FLOAT = {"weight": Part(_WEIGHT, FLOATS), **_BIAS}
+_STATIC = {
+    **_INT8,
+    "deq_scale": _SCALE,
+    "quant_bias": Part(("N",), ("I32",)),
+    "input_scale": Part(_INPUT, FLOATS),
+    "input_offset": Part(_INPUT, ("I8", *FLOATS)),
+    "beta": Part(("K",), FLOATS, required=False),
+    "weight_scale": _OFFSETS,
+    "weight_offset": _OFFSETS,
+    **_BIAS,
+}
 _DESCRIBED = {
     FLOAT: _FLOAT,
-    STATIC: {
-        **_INT8,
-        "deq_scale": _SCALE,
-        "quant_bias": Part(("N",), ("I32",)),
-        "input_scale": Part(_INPUT, FLOATS),
-        "input_offset": Part(_INPUT, ("I8", *FLOATS)),
-        "beta": Part(("K",), FLOATS, required=False),
-        "weight_scale": _OFFSETS,
-        "weight_offset": _OFFSETS,
-        **_BIAS,
-    },
+    STATIC: _STATIC,
+    SPARSE: _STATIC,
     DYNAMIC: {
         **_INT8,
         "weight_scale": _SCALE,

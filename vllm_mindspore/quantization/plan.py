@@ -12,6 +12,7 @@ from vllm_mindspore.quantization.compressed_tensors import CompressedTensors
 from vllm_mindspore.quantization.description import (
     DYNAMIC,
     FLOAT,
+    SPARSE,
     STATIC,
     WEIGHT_INT4,
     WEIGHT_INT8,
@@ -70,6 +71,7 @@ def _form(description: Description) -> Form:
 _SCHEMES: dict[str, Callable[[Description], Scheme]] = {
     FLOAT: lambda _: Float(),
     STATIC: lambda description: W8A8(description.tool),
+    SPARSE: lambda description: W8A8(description.tool),
     DYNAMIC: lambda _: W8A8Dynamic(),
     WEIGHT_INT8: lambda description: W8A16(_form(description)),
     WEIGHT_INT4: lambda description: W4A16(_form(description)),
