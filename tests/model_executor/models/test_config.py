@@ -14,6 +14,7 @@ from vllm.engine.arg_utils import EngineArgs
 
 from vllm_mindspore.model_executor.models.config import FAMILIES, decoder_config
 from vllm_mindspore.model_executor.models.registry import ARCHITECTURES
+from vllm_mindspore.quantization.sharding import Rank
 
 SMALL: dict[str, Any] = {
     "vocab_size": 100,
@@ -211,3 +212,32 @@ def test_the_front_end_refuses_before_a_worker_starts(tiny_model: Path) -> None:
     arguments = EngineArgs(model=str(tiny_model), hf_overrides={"logit_scale": 0.5})
     with pytest.raises(ValueError, match=r"logit_scale=0.5 is not supported for model type qwen3"):
         arguments.create_engine_config()
+
+
+def test_a_rank_has_its_part_of_heads_block_and_vocabulary() -> None:
+    whole = decoder_config(_old_config())
+    assert whole.of_rank(Rank(0, 1)) == whole
+    part = whole.of_rank(Rank(1, 2))
+    assert (part.attention.num_heads, part.attention.num_kv_heads) == (2, 1)
+    assert (part.intermediate_size, part.vocab_size, part.hidden_size) == (64, 64, 64)
+    shared = whole.of_rank(Rank(3, 4)).attention
+    assert (shared.num_heads, shared.num_kv_heads) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "count", "expected"),
+    [
+        ({}, 3, "num_attention_heads=4 .* 3 ranks .* possible here: 1, 2, 4"),
+        (
+            {"num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 8},
+            2,
+            "num_key_value_heads=3 .* possible here: 1$",
+        ),
+        ({"intermediate_size": 126}, 4, "intermediate_size=126 .* possible here: 1, 2$"),
+    ],
+)
+def test_what_ranks_do_not_divide_is_named(
+    changes: dict[str, int], count: int, expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        decoder_config(_old_config(**changes)).of_rank(Rank(0, count))

@@ -21,10 +21,12 @@ from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.model_loader.adapter_slots import AdapterSlots
 from vllm_mindspore.model_executor.model_loader.folder import checkpoint_folder
 from vllm_mindspore.model_executor.model_loader.quantization_files import (
+    Quantization,
     read_quantization,
     stated_in,
 )
 from vllm_mindspore.model_executor.model_loader.safetensors import SafetensorsSource
+from vllm_mindspore.model_executor.model_loader.shards import Shards
 from vllm_mindspore.model_executor.model_loader.source import (
     DummySource,
     ParameterSource,
@@ -32,10 +34,12 @@ from vllm_mindspore.model_executor.model_loader.source import (
 )
 from vllm_mindspore.model_executor.models import registry
 from vllm_mindspore.model_executor.models.classifier import load_classifier
+from vllm_mindspore.model_executor.models.config import decoder_config
 from vllm_mindspore.model_executor.models.llama import HEAD
 from vllm_mindspore.quantization import kv_cache
 from vllm_mindspore.quantization.description import Description
 from vllm_mindspore.quantization.plan import Plan, plan_of
+from vllm_mindspore.quantization.sharding import Rank
 
 if TYPE_CHECKING:
     import torch
@@ -50,9 +54,10 @@ logger = init_logger("vllm.vllm_mindspore.backend")
 
 
 class NativeBackend:
-    """The `Native` model backend."""
+    """The `Native` model backend: one rank's part of a model."""
 
-    def __init__(self, vllm_config: VllmConfig) -> None:
+    def __init__(self, vllm_config: VllmConfig, rank: Rank | None = None) -> None:
+        self._rank = rank or Rank(0, 1)
         self._model_config = vllm_config.model_config
         self._load_config = vllm_config.load_config
         self._block_size = vllm_config.cache_config.block_size
@@ -69,12 +74,13 @@ class NativeBackend:
         """Builds the model. All problems of the checkpoint are one ValueError."""
         pools = self._model_config.runner_type == "pooling"
         model_class = registry.resolve(self._model_config.architectures, pools=pools)
-        source = self._source(model_class.unused_tensors + ((HEAD,) if pools else ()))
+        found = self._quantization()
+        source = self._source(model_class.unused_tensors + ((HEAD,) if pools else ()), found)
         dtype = bridge.to_mindspore_dtype(source.dtype)
         self._fused = _use_fused_kernels(dtype)
-        plan = self._plan()
+        plan = self._plan(found)
         self._cache_dtype = kv_cache.dtype_of(source.dtype, int8=plan.int8_cache)
-        builder = LayerBuilder(source, self._fused, self.adapters, plan)
+        builder = LayerBuilder(source, self._fused, self.adapters, plan, rank=self._rank)
         model = model_class(builder, self._model_config.hf_config, self._model_config.max_model_len)
         if self._model_config.convert_type == "classify":
             self.classifier = load_classifier(source, self._model_config, model.head_name)
@@ -136,21 +142,31 @@ class NativeBackend:
         with _kernel_errors():
             return bridge.to_torch(self._logits(hidden, bridge.from_numpy(rows)))
 
-    def _source(self, unused: Sequence[str]) -> ParameterSource:
+    def _source(self, unused: Sequence[str], found: Quantization | None) -> ParameterSource:
         dtype = self._model_config.dtype
         if self._load_config.load_format == "dummy":
             return DummySource(dtype)
         folder: Path = checkpoint_folder(self._model_config, self._load_config)
-        return relative_to_decoder(SafetensorsSource(folder, dtype, unused))
+        shards = self._shards(found) if self._rank.count > 1 else None
+        return relative_to_decoder(SafetensorsSource(folder, dtype, unused, shards))
 
-    def _plan(self) -> Plan:
+    def _shards(self, found: Quantization | None) -> Shards:
+        """What this rank has of a folder that holds the whole model."""
+        whole = decoder_config(self._model_config.hf_config)
+        description = found if isinstance(found, Description) else None
+        kv_heads = whole.attention.num_kv_heads
+        return Shards(self._rank, whole.vocab_size, kv_heads, description)
+
+    def _quantization(self) -> Quantization | None:
         """How the checkpoint is quantized; dummy weights have what their folder describes."""
         dummy = self._load_config.load_format == "dummy"
         folder = Path(self._model_config.model)
         if not dummy:
             folder = checkpoint_folder(self._model_config, self._load_config)
+        return read_quantization(folder, stated_in(self._model_config.hf_config))
+
+    def _plan(self, found: Quantization | None) -> Plan:
         dtype = self._model_config.dtype
-        found = read_quantization(folder, stated_in(self._model_config.hf_config))
         description = found if isinstance(found, Description) else None
         kv_cache.check(description, dtype, self._asked_cache_dtype)
         if description is not None:

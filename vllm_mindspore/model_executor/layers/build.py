@@ -14,6 +14,7 @@ from vllm_mindspore.quantization.plan import FloatPlan, Plan
 from vllm_mindspore.quantization.schemes import int8_cache
 from vllm_mindspore.quantization.schemes.base import LinearParameters, Projections
 from vllm_mindspore.quantization.schemes.float_linear import Float
+from vllm_mindspore.quantization.sharding import Rank
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class LayerBuilder:
     """How each linear layer is stored."""
     apart: bool = False
     """Whether linear layers stay cells of their own, so that calibration sees their inputs."""
+    rank: Rank = field(default_factory=lambda: Rank(0, 1))
+    """Whose part of the model is built. The source gives parameters of this rank's shapes."""
 
     def is_float(self, names: Sequence[str]) -> bool:
         """Whether these linear layers of one input are not quantized."""

@@ -16,6 +16,7 @@ import torch
 
 from vllm_mindspore import bridge
 from vllm_mindspore.model_executor.model_loader.mapped_file import TORCH_DTYPES, open_folder
+from vllm_mindspore.model_executor.model_loader.shards import Shards
 from vllm_mindspore.model_executor.model_loader.source import Problems
 
 if TYPE_CHECKING:
@@ -37,9 +38,16 @@ _COUNTED_AT_ONCE = 1 << 24  # elements
 class SafetensorsSource:
     """Parameters memory-mapped from a folder of safetensors files."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype, unused: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dtype: torch.dtype,
+        unused: Sequence[str] = (),
+        shards: Shards | None = None,
+    ) -> None:
         """Opens the headers. `unused` lists name suffixes of tensors that a checkpoint may have
-        and the model does not need (precomputed buffers).
+        and the model does not need (precomputed buffers). `shards`: the folder holds the whole
+        model, of which shapes asked for are one rank's; without it they are those of the files.
 
         Raises ValueError naming the file for a folder without weights or a broken file.
         """
@@ -47,6 +55,7 @@ class SafetensorsSource:
         self.num_bytes = 0
         self._folder = folder
         self._unused = tuple(unused)
+        self._shards = shards
         self._problems = Problems(f"checkpoint {folder}")
         self._files = open_folder(folder)
         self._taken: dict[str, torch.Tensor] = {}
@@ -126,9 +135,11 @@ class SafetensorsSource:
     def _read(
         self, name: str, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[torch.dtype]
     ) -> torch.Tensor:
-        problem = self._problem(name, shapes, [_STORED_AS[dtype] for dtype in dtypes])
+        stored = shapes if self._shards is None else self._shards.whole_shapes(name, shapes)
+        problem = self._problem(name, stored, [_STORED_AS[dtype] for dtype in dtypes])
         if not problem:
-            return self._files[name].tensor(name)
+            whole = self._files[name].tensor(name)
+            return whole if self._shards is None else self._shards.part(name, whole)
         self.note(problem)
         return self._in_place_of_missing(shapes[0], dtypes[0])
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vllm_mindspore.model_executor.layers.attention_config import AttentionConfig
 from vllm_mindspore.model_executor.layers.rotary_embedding import RotaryConfig
+from vllm_mindspore.quantization.sharding import Rank, vocabulary_rows
 
 # In rope_parameters, but not values of a rope type; Yarn-Llama-2 states `finetuned`, a remark.
 _NOT_SCALING = ("rope_type", "type", "rope_theta", "partial_rotary_factor", "finetuned")
@@ -99,6 +100,49 @@ class DecoderConfig:
     one_gate_up_tensor: bool
     attention: AttentionConfig
     rotary: RotaryConfig
+
+    def of_rank(self, rank: Rank) -> DecoderConfig:
+        """The shape of one rank's part: heads, kv heads (shared where the ranks outnumber them),
+        feed-forward block and vocabulary.
+
+        Raises:
+            ValueError: a size that so many ranks do not divide.
+        """
+        count = rank.count
+        if count == 1:
+            return self
+        for field, size, divides in self._divided(count):
+            if not divides:
+                raise ValueError(
+                    f"config.json: {field}={size} cannot be divided among {count} ranks "
+                    f"(--tensor-parallel-size); possible here: {self._possible()}"
+                )
+        attention = self.attention
+        return replace(
+            self,
+            vocab_size=vocabulary_rows(self.vocab_size, count),
+            intermediate_size=self.intermediate_size // count,
+            attention=replace(
+                attention,
+                num_heads=attention.num_heads // count,
+                num_kv_heads=max(1, attention.num_kv_heads // count),
+            ),
+        )
+
+    def _divided(self, count: int) -> list[tuple[str, int, bool]]:
+        """Field, its size and whether `count` ranks divide it."""
+        heads, kv_heads = self.attention.num_heads, self.attention.num_kv_heads
+        inner = self.intermediate_size
+        return [
+            ("num_attention_heads", heads, heads % count == 0),
+            ("num_key_value_heads", kv_heads, kv_heads % count == 0 or count % kv_heads == 0),
+            ("intermediate_size", inner, inner % count == 0),
+        ]
+
+    def _possible(self) -> str:
+        counts = range(1, self.attention.num_heads + 1)
+        found = [n for n in counts if all(divides for *_, divides in self._divided(n))]
+        return ", ".join(map(str, found))
 
 
 def decoder_config(hf_config: Any) -> DecoderConfig:

@@ -188,7 +188,7 @@ class Llama:
 
     def __init__(self, builder: LayerBuilder, hf_config: Any, max_positions: int) -> None:
         self._builder = builder
-        self.config = decoder_config(hf_config)
+        self.config = decoder_config(hf_config).of_rank(builder.rank)
         self.decoder = Decoder(builder, self.config, max_positions, self.layer)
         tied = self.config.tied_embeddings
         self.head_name = "model.embed_tokens.weight" if tied else HEAD
