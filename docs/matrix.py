@@ -396,9 +396,12 @@ HARDWARE = (
     ),
     Tested(
         "x86-64 with AMX",
-        "compiled; packing, tails and epilogues tested with the tile instructions emulated; "
-        "not run on hardware",
-        ("ops/tests/test_amx_emulation.py::test_kernels_on_emulated_tiles",),
+        "every kernel tested on CPUs that have it, and with the tile instructions emulated on those "
+        "with AVX-512-BF16 that do not",
+        (
+            "ops/tests/test_matmul.py::test_every_inner_tail",
+            "ops/tests/test_amx_emulation.py::test_kernels_on_emulated_tiles",
+        ),
     ),
     Tested(
         "other x86-64",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Kernel table of the amx instruction set. Never run on AMX hardware by this repository's own tests: see amx/tiles.h.
+// Kernel table of the amx instruction set.
 #include "amx/vec.h"
 
 #include "amx/dot.h"

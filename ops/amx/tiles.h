@@ -2,7 +2,7 @@
 // The tile instructions the matrix product uses (Intel SDM vol. 1 ch. 18): every tile is 16 rows of 64 bytes.
 //
 // With VMO_EMULATE_AMX (tests only, never shipped) the same functions come from software, so that packing, tails and
-// epilogues run on machines without a tile unit; it says nothing about AMX hardware.
+// epilogues run on machines without a tile unit too.
 #pragma once
 
 #if defined(VMO_EMULATE_AMX)
