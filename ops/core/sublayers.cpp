@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "check.h"
+#include "collectives/collectives.h"
 #include "workspace.h"
 
 namespace vmo {
@@ -24,6 +25,21 @@ Status add_norm(const char* op, const SublayerInput& in, const TensorView& norme
   VMO_TRY(require_dtype(op, "sum", sum, in.x.dtype));
   VMO_TRY(rms_norm(op, in.x, in.gamma, in.epsilon, normed, TensorView{}));
   return copy(op, in.x, sum);
+}
+
+// y = the projection of x, added up over all ranks; the part of this rank goes where the others read it.
+Status project_and_reduce(const char* op, const Projection& projection, const TensorView& x, const TensorView& y) {
+  if (group_count() == 1) return project(op, projection, x, y);
+  TensorView part = y;
+  char* shared = nullptr;
+  VMO_TRY(partial_sums(op, y.bytes(), &shared));
+  if (shared == nullptr) {
+    VMO_TRY(project(op, projection, x, y));
+    return all_reduce(op, y, y);
+  }
+  part.data = shared;
+  VMO_TRY(project(op, projection, x, part));
+  return all_reduce_partial(op, y);
 }
 
 struct AttentionSpace {
@@ -88,7 +104,7 @@ Status attention_sublayer(const char* op, const AttentionSublayer& args, const T
   AttentionBlock block = args.block;
   block.qkv = space.qkv;
   VMO_TRY(attention_block(op, block, space.attended));
-  return project(op, args.output, space.attended, y);
+  return project_and_reduce(op, args.output, space.attended, y);
 }
 
 Status mlp_sublayer(const char* op, const MlpSublayer& args, const TensorView& y, const TensorView& sum) {
@@ -96,7 +112,7 @@ Status mlp_sublayer(const char* op, const MlpSublayer& args, const TensorView& y
   VMO_TRY(mlp_space(op, args, &space));
   VMO_TRY(add_norm(op, args.in, space.normed, sum));
   VMO_TRY(activate(op, args, space));
-  return project(op, args.down, space.activated, y);
+  return project_and_reduce(op, args.down, space.activated, y);
 }
 
 Status plan_attention_sublayer(const char* op, const AttentionSublayer& args) {

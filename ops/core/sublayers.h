@@ -10,6 +10,9 @@
 
 namespace vmo {
 
+// In a group of ranks (collectives/collectives.h) the last projection of a half gives this rank's part of sums, and y is
+// the sum over all ranks.
+
 // Where a half begins: sum = x + residual, or x itself where there is no residual (null data); then its norm.
 struct SublayerInput {
   TensorView x;         // [T, hidden]

@@ -42,6 +42,7 @@ using vmo::WeightOnlyArgs;
 #include "kernels/peak.inl"
 #include "kernels/quantize.inl"
 #include "kernels/rotary.inl"
+#include "kernels/sum.inl"
 #include "kernels/weight_only.inl"
 
 #include "kernels/table.inl"

@@ -19,6 +19,7 @@ ElementKernels element_kernels() {
   kernels.rotary = rotary<T>;
   kernels.activation = activation<T>;
   kernels.accumulate = accumulate<T>;
+  kernels.sum = sum<T>;
   kernels.attention_scratch = attention_scratch;
   kernels.attention = attention<T>;
   kernels.peak = peak<T>;

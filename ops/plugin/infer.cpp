@@ -107,6 +107,13 @@ VMO_API Shape vmo_embeddingInferShape(VMO_SHAPE_PARAMETERS) {
 }
 VMO_API mindspore::TypeId vmo_embeddingInferType(VMO_TYPE_PARAMETERS) { return types[2]; }
 
+// weight [R, K], ids [T], any tensor of the result's dtype, part -> [T, K]
+VMO_API Shape vmo_embedding_partInferShape(VMO_SHAPE_PARAMETERS) {
+  const int64_t width = ndims[0] < 2 ? kUnknownExtent : shapes[0][1];
+  return {rows_of(ndims[1], shapes[1]), width};
+}
+VMO_API mindspore::TypeId vmo_embedding_partInferType(VMO_TYPE_PARAMETERS) { return types[2]; }
+
 VMO_API Shape vmo_reshape_and_cacheInferShape(int*, int64_t**, mindspore::AotExtra*) { return {1}; }
 VMO_API mindspore::TypeId vmo_reshape_and_cacheInferType(Types, mindspore::AotExtra*) { return kInt32; }
 

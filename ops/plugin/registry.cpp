@@ -10,7 +10,7 @@
 namespace {
 
 constexpr const char* kNames[] = {
-    "AddRmsNorm", "ApplyRotaryPosEmb", "Cast", "Dense", "DynamicQuantExt", "Embedding", "Gather", "MatMul",
+    "AddRmsNorm", "AllGather", "AllReduce", "ApplyRotaryPosEmb", "Cast", "Dense", "DynamicQuantExt", "Embedding", "Gather", "MatMul",
     "PagedAttention", "QuantBatchMatmul", "QuantV2", "Reshape", "ReshapeAndCache", "RmsNorm", "RotaryPositionEmbedding",
     "SiLU", "SplitWithSize", "Swiglu", "TensorMove", "WeightQuantBatchMatmul", "ZerosLike",
 };

@@ -32,6 +32,21 @@ VMO_API void vmo_reset_stats();
 // Calls and nanoseconds spent in a MindSpore entry point since the last reset.
 VMO_API int vmo_op_stats(const char* name, int64_t* calls, int64_t* nanoseconds);
 
+// ---- ranks (see collectives/collectives.h)
+// Rank 0 makes the group's memory; *fd is its descriptor in this process, for the caller to close once all have joined.
+VMO_API int vmo_group_create(int count, int* fd);
+VMO_API int vmo_group_join(int pid, int fd, int rank, int count);
+VMO_API void vmo_group_leave();
+VMO_API void vmo_group_stop(const char* reason);
+VMO_API void vmo_group_set_patience(double seconds);
+VMO_API int vmo_group_rank();
+VMO_API int vmo_group_count();
+VMO_API int vmo_all_reduce(const vmo::TensorView* x, const vmo::TensorView* y);
+VMO_API int vmo_all_gather(const vmo::TensorView* x, const vmo::TensorView* y);
+// y is not read on other ranks than 0.
+VMO_API int vmo_gather_columns(const vmo::TensorView* x, const vmo::TensorView* y);
+VMO_API int vmo_broadcast(const vmo::TensorView* x, int root);
+
 // ---- operations (see core.h); optional tensors may be null pointers
 using vmo_tensor = vmo::TensorView;
 VMO_API int vmo_core_linear(const vmo_tensor* x, int weights, const vmo_tensor* w, const vmo_tensor* bias,

@@ -214,6 +214,8 @@ struct ElementKernels {
   void (*activation)(const ActivationArgs& args, int64_t row0, int64_t row1);
   // row[i] = round(row[i] + terms[i])
   void (*accumulate)(const float* terms, int64_t count, char* row);
+  // out[i] = round(parts[0][i] + parts[1][i] + ..), `count` parts of `length` elements; out may be one of them
+  void (*sum)(const char* const* parts, int count, int64_t length, char* out);
   size_t (*attention_scratch)(const AttentionArgs& args);
   void (*attention)(const AttentionArgs& args, const AttentionTask& task, void* scratch);
   // Multiply-adds in registers only; returns the floating-point operations done (for the benchmark's peak).
