@@ -1,31 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make eval`: what each way to quantize costs the tiny model, into docs/quantization.md.
 
-    python -m benchmarks.accuracy [--only NAME,...]
+    python -m benchmarks.accuracy [--only NAME ...] [--split dev|val|test]
 
 Every variant is made by `vllm-mindspore quantize` and measured by `vllm-mindspore eval`: the exam's
-whole validation split, answered greedily, and the perplexity of the held-out text.
+whole validation split, answered greedily, and the perplexity of the held-out text. Sparse variants
+are calibrated on texts like those the model was trained on. Choices are made on another split.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.page import write_section
+from vllm_mindspore.quantization.ptq import line_plot
+from vllm_mindspore.quantization.ptq.line_plot import Axis
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "quantization.md"
 TINY = ROOT / "examples" / "tiny_model"
 MODEL, EXAM, TEXT = TINY / "model", TINY / "ceval", TINY / "heldout.txt"
+IMAGES = ROOT / "docs" / "images"
 BUILD = ROOT / "build" / "accuracy"
+CORPUS = BUILD / "corpus"
+CORPUS_DOCUMENTS, CALIBRATION_SAMPLES = 2000, 256
 _COMMAND = (sys.executable, "-m", "vllm_mindspore.cli.main")
 
 
@@ -38,11 +45,20 @@ class Variant:
         options: of `vllm-mindspore quantize`; empty for the model as it is.
         close: whether the project promises that it costs at most half a point of accuracy and one
             hundredth of perplexity.
+        sparsity: share of zeros, 0 for dense ones.
     """
 
     name: str
     options: tuple[str, ...]
     close: bool = False
+    sparsity: float = 0.0
+
+
+def _sparse(share: float) -> Variant:
+    calibration = ("--calibration", str(CORPUS / "train.txt"))
+    samples = ("--calibration-samples", str(CALIBRATION_SAMPLES))
+    options = ("--scheme", "w8a8s", "--sparsity", str(share), *calibration, *samples)
+    return Variant(f"w8a8s, {share:.0%}", options, sparsity=share)
 
 
 def _variant(scheme: str, suppression: str, *, close: bool = False) -> Variant:
@@ -50,6 +66,8 @@ def _variant(scheme: str, suppression: str, *, close: bool = False) -> Variant:
     return Variant(f"{scheme}, {suppression}", options, close)
 
 
+DENSE = "w8a8, none"
+"""What sparse variants are compared with in the plots."""
 VARIANTS = (
     Variant("float", ()),
     _variant("w8a8", "none"),
@@ -58,6 +76,7 @@ VARIANTS = (
     Variant("w8a8-dynamic", ("--scheme", "w8a8-dynamic"), close=True),
     Variant("w8a16", ("--scheme", "w8a16")),
     Variant("w4a16", ("--scheme", "w4a16")),
+    *(_sparse(share) for share in (0.3, 0.5, 0.6, 0.7)),
 )
 
 
@@ -77,26 +96,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = {variant.name: variant for variant in VARIANTS}
     parser.add_argument("--only", nargs="+", choices=names, default=list(names))
-    wanted = [names[name] for name in parser.parse_args().only]
+    parser.add_argument("--split", choices=("dev", "val", "test"), default="val")
+    args = parser.parse_args()
+    wanted = [names[name] for name in args.only]
     shutil.rmtree(BUILD, ignore_errors=True)
     BUILD.mkdir(parents=True)
+    write_corpus()
     results = []
     for variant in wanted:
         print(f"{variant.name} ...", flush=True)
-        results.append(measure(variant))
+        results.append(measure(variant, args.split))
     text = table(results)
     print(text)
-    if wanted == list(VARIANTS):
+    if wanted == list(VARIANTS) and args.split == "val":
         write_section("accuracy", text, PAGE)
+        draw(results, IMAGES)
 
 
-def measure(variant: Variant) -> Result:
+def write_corpus() -> None:
+    """Texts of the tiny model's world, as its training had them."""
+    script = [sys.executable, "corpus.py", str(CORPUS), "--documents", str(CORPUS_DOCUMENTS)]
+    subprocess.run(script, cwd=TINY, check=True)
+
+
+def measure(variant: Variant, split: str) -> Result:
     """Makes the checkpoint, then asks the engine."""
     folder = MODEL
     if variant.options:
-        folder = BUILD / variant.name.replace(", ", "-")
+        folder = BUILD / variant.name.replace(", ", "-").replace(" ", "")
         run("quantize", MODEL, "--output", folder, *variant.options)
-    exam = evaluate(folder, "--ceval", EXAM)
+    exam = evaluate(folder, "--ceval", EXAM, "--split", split)
     perplexity = evaluate(folder, "--perplexity", TEXT)["perplexity"]
     num_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     return Result(variant, num_bytes, exam["questions"], exam["accuracy"], perplexity)
@@ -136,6 +165,42 @@ def table(results: Sequence[Result]) -> str:
             f"{worse:+.2f} % | {'-0.50, +1.00 %' if result.variant.close else ''} |"
         )
     return "\n".join(lines)
+
+
+def draw(results: Sequence[Result], folder: Path) -> None:
+    """Accuracy and perplexity over the share of zeros, beside the dense ones."""
+    for measure_name, name, unit in (
+        ("accuracy", "sparsity_accuracy", "% right"),
+        ("perplexity", "sparsity_perplexity", "perplexity"),
+    ):
+        lines = {
+            label: [(100 * share, value) for share, value in points]
+            for label, points in _over_sparsity(results, measure_name).items()
+        }
+        values = [value for points in lines.values() for _, value in points]
+        step = 1.0 if measure_name == "accuracy" else 0.1
+        low, high = (math.floor(min(values) / step), math.floor(max(values) / step) + 1)
+        y = Axis(low * step, high * step, step, unit)
+        image = line_plot.svg(lines, y, Axis(30, 70, 10, "% zeros"))
+        (folder / f"{name}.svg").write_text(image + "\n", encoding="utf-8")
+
+
+def _over_sparsity(
+    results: Sequence[Result], measure_name: str
+) -> Mapping[str, list[tuple[float, float]]]:
+    """A line of the sparse variants; dense ones are level."""
+    factor = 100 if measure_name == "accuracy" else 1
+    sparse = [result for result in results if result.variant.sparsity]
+    found = {
+        "sparse W8A8": [
+            (result.variant.sparsity, factor * getattr(result, measure_name)) for result in sparse
+        ]
+    }
+    for label, name in (("W8A8", DENSE), ("float", "float")):
+        (level,) = (result for result in results if result.variant.name == name)
+        value = factor * getattr(level, measure_name)
+        found[label] = [(result.variant.sparsity, value) for result in sparse]
+    return found
 
 
 if __name__ == "__main__":

@@ -89,6 +89,24 @@ REFUSED = {
     ),
     "calibration": (["--scheme", "w8a8", "--calibration", "nowhere.txt"], "cannot read nowhere"),
     "samples": (["--scheme", "w8a8", "--calibration-samples", "0"], "expected at least 1"),
+    "sparsity": (["--scheme", "w8a8s", "--sparsity", "1"], "--sparsity 1.0: expected a share"),
+    "sparsity of another scheme": (
+        ["--scheme", "w8a8", "--sparsity", "0.5"],
+        "--sparsity 0.5 is for w8a8s, and no layer has it",
+    ),
+    "method of another scheme": (
+        ["--scheme", "w8a8", "--sparsity-method", "wanda"],
+        "--sparsity-method wanda is for w8a8s",
+    ),
+    "pattern": (["--scheme", "w8a8s", "--sparsity-pattern", "2-4"], "expected N:M"),
+    "pattern and sparsity": (
+        ["--scheme", "w8a8s", "--sparsity-pattern", "2:4", "--sparsity", "0.6"],
+        "leave one out",
+    ),
+    "pattern and channels": (
+        ["--scheme", "w8a8s", "--sparsity-pattern", "5:10"],
+        "q_proj has 256 input channels, no multiple of the 10",
+    ),
     "writer": (["--scheme", "w4a16", "--writer", "modelslim"], "use --writer golden-stick"),
 }
 

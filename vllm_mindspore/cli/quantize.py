@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,14 @@ if TYPE_CHECKING:
     from vllm_mindspore.quantization.ptq.calibration_data import Calibration
     from vllm_mindspore.quantization.ptq.job import Job
     from vllm_mindspore.quantization.ptq.policy import Choice, Policy, Suppression
+    from vllm_mindspore.quantization.ptq.sparsity import Sparsity
 
 NAME = "quantize"
-HELP = "make a quantized checkpoint: W8A8, W8A8 per token, W8A16, W4A16"
+HELP = "make a quantized checkpoint: W8A8, W8A8 per token, sparse W8A8, W8A16, W4A16"
 
-_SCHEMES = ("w8a8", "w8a8-dynamic", "w8a16", "w4a16")
+_SPARSE = "w8a8s"
+_SCHEMES = ("w8a8", "w8a8-dynamic", _SPARSE, "w8a16", "w4a16")
+_SPARSITY_METHODS = ("sparsegpt", "wanda", "magnitude")
 _METHODS = ("none", "smooth", "osl", "os+")
 _WRITERS = {"golden-stick": "golden-stick", "modelslim": "ascend"}
 
@@ -68,6 +72,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--group-size", type=int, help="w4a16: channels that share a scale: 64, 128, 256"
+    )
+    sparse = parser.add_argument_group("w8a8s: weights that become zero")
+    sparse.add_argument(
+        "--sparsity", type=float, metavar="SHARE", help="of zeros, between 0 and 1 (default: 0.5)"
+    )
+    sparse.add_argument(
+        "--sparsity-method",
+        choices=_SPARSITY_METHODS,
+        help="how they are chosen (default: sparsegpt)",
+    )
+    sparse.add_argument(
+        "--sparsity-pattern", metavar="N:M", help="keep N weights of every M in a row, such as 2:4"
     )
     parser.add_argument("--writer", choices=_WRITERS, default="golden-stick", help="whose form")
 
@@ -120,10 +136,12 @@ def _choice(args: argparse.Namespace) -> Choice:
     schemes = dict(_policy_option(text) for text in args.layer_policy)
     if args.group_size and "w4a16" not in (args.scheme, *schemes.values()):
         raise ValueError(f"--group-size {args.group_size} is for w4a16, and no layer has it")
+    sparsity = _sparsity(args, (args.scheme, *schemes.values()))
     by_pattern = {
-        pattern: _policy(args, scheme, Suppression.NONE) for pattern, scheme in schemes.items()
+        pattern: _policy(args, scheme, Suppression.NONE, sparsity)
+        for pattern, scheme in schemes.items()
     }
-    default = _policy(args, args.scheme, Suppression(args.outlier_suppression))
+    default = _policy(args, args.scheme, Suppression(args.outlier_suppression), sparsity)
     kept_float = [] if args.quantize_lm_head else [HEAD]
     skip = kept_float if args.skip is None else [name.strip() for name in args.skip.split(",")]
     return Choice(default, by_pattern, skip, head=args.quantize_lm_head)
@@ -141,11 +159,33 @@ def _policy_option(text: str) -> tuple[str, str]:
     return pattern, scheme
 
 
-def _policy(args: argparse.Namespace, scheme: str, method: Suppression) -> Policy:
+def _sparsity(args: argparse.Namespace, schemes: Sequence[str]) -> Sparsity | None:
+    """What sparse layers are to have; None if no layer is."""
+    from vllm_mindspore.quantization.ptq import sparsity
+    from vllm_mindspore.quantization.ptq.sparsity import Method
+
+    names = ("sparsity", "sparsity_method", "sparsity_pattern")
+    given = [name for name in names if getattr(args, name) is not None]
+    if _SPARSE not in schemes:
+        for name in given:
+            option = name.replace("_", "-")
+            raise ValueError(
+                f"--{option} {getattr(args, name)} is for {_SPARSE}, and no layer has it"
+            )
+        return None
+    text = args.sparsity_pattern
+    pattern = None if text is None else sparsity.parse_pattern(text)
+    method = Method(args.sparsity_method or _SPARSITY_METHODS[0])
+    return sparsity.sparsity(args.sparsity, method, pattern)
+
+
+def _policy(
+    args: argparse.Namespace, scheme: str, method: Suppression, sparsity: Sparsity | None
+) -> Policy:
     from vllm_mindspore.quantization.ptq.policy import SCHEMES, policy
 
-    group_size = args.group_size or 0
-    return policy(SCHEMES[scheme], method, group_size if scheme == "w4a16" else 0)
+    group_size = (args.group_size or 0) if scheme == "w4a16" else 0
+    return policy(SCHEMES[scheme], method, group_size, sparsity if scheme == _SPARSE else None)
 
 
 def _make(args: argparse.Namespace, job: Job, calibration: Calibration) -> None:
@@ -171,7 +211,8 @@ def _make(args: argparse.Namespace, job: Job, calibration: Calibration) -> None:
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """For the report: what was asked for, without places on this machine."""
     names = ("scheme", "outlier_suppression", "skip", "layer_policy", "quantize_lm_head")
-    return {name: getattr(args, name) for name in (*names, "group_size", "writer")}
+    names = (*names, "sparsity", "sparsity_method", "sparsity_pattern", "group_size", "writer")
+    return {name: getattr(args, name) for name in names}
 
 
 def _print_summary(output: Path) -> None:

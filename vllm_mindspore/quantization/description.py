@@ -16,6 +16,8 @@ from typing import Any
 FLOAT, STATIC, DYNAMIC = "FLOAT", "W8A8", "W8A8_DYNAMIC"
 SPARSE = "W8A8S"
 """W8A8 whose weights are zero in many places: the same tensors, the same arithmetic."""
+STATICS = (STATIC, SPARSE)
+"""Types whose inputs have one scale and zero point."""
 WEIGHT_INT8, WEIGHT_INT4 = "W8A16", "W4A16"
 TYPES = (FLOAT, STATIC, SPARSE, DYNAMIC, WEIGHT_INT8, WEIGHT_INT4)
 """What layers may be here."""

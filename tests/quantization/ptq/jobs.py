@@ -15,6 +15,7 @@ from vllm_mindspore.quantization.ptq import engine, output_folder
 from vllm_mindspore.quantization.ptq.float_checkpoint import FloatCheckpoint
 from vllm_mindspore.quantization.ptq.job import Job
 from vllm_mindspore.quantization.ptq.policy import Choice, Policy, Suppression, policy, resolve
+from vllm_mindspore.quantization.ptq.sparsity import Sparsity
 
 SAMPLES = [np.random.default_rng(seed).integers(1, 500, 30).tolist() for seed in range(4)]
 
@@ -26,13 +27,16 @@ def make_job(
     tool: Tool = Tool.GOLDEN_STICK,
     *,
     head: bool = False,
+    sparsity: Sparsity | None = None,
     samples: Sequence[Sequence[int]] = SAMPLES,
     **patterns: Policy,
 ) -> Job:
     """All layers alike, but for those with these last names."""
     checkpoint = FloatCheckpoint(folder)
     by_pattern = {f".*{name}": chosen for name, chosen in patterns.items()}
-    choice = Choice(policy(kind, method), by_pattern, [] if head else ["lm_head"], head=head)
+    choice = Choice(
+        policy(kind, method, sparsity=sparsity), by_pattern, [] if head else ["lm_head"], head=head
+    )
     return Job(checkpoint, resolve(checkpoint.config, choice), samples, tool)
 
 

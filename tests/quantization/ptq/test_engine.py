@@ -14,11 +14,12 @@ from transformers import AutoModelForCausalLM
 from tests.quantization.ptq.conftest import FloatFolder
 from tests.quantization.ptq.jobs import SAMPLES, make_job
 from vllm_mindspore.quantization import primitives
-from vllm_mindspore.quantization.description import STATIC, WEIGHT_INT8, Tool
+from vllm_mindspore.quantization.description import SPARSE, STATIC, WEIGHT_INT8, Tool
 from vllm_mindspore.quantization.ptq import engine, linears
 from vllm_mindspore.quantization.ptq.float_checkpoint import FloatCheckpoint
 from vllm_mindspore.quantization.ptq.job import Job
 from vllm_mindspore.quantization.ptq.policy import Suppression
+from vllm_mindspore.quantization.ptq.sparsity import Method, Pattern, Sparsity
 from vllm_mindspore.quantization.ptq.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("mindspore_runtime")
@@ -82,10 +83,20 @@ def logits(folder: Path, weights: dict[str, torch.Tensor]) -> torch.Tensor:
     return found
 
 
-def test_golden_sticks_identities_hold_exactly(float_folder: FloatFolder, tmp_path: Path) -> None:
-    stored = run(
-        make_job(float_folder("qwen3"), STATIC, Suppression.SMOOTH, head=True), tmp_path / "work"
-    )
+@pytest.mark.parametrize(
+    ("kind", "sparsity"),
+    [
+        (STATIC, None),
+        (SPARSE, Sparsity(0.6, Method.SPARSEGPT)),
+        pytest.param(SPARSE, Sparsity(0.5, Method.WANDA, Pattern(2, 4)), marks=pytest.mark.full),
+        pytest.param(SPARSE, Sparsity(0.5, Method.MAGNITUDE), marks=pytest.mark.full),
+    ],
+)
+def test_golden_sticks_identities_hold_exactly(
+    kind: str, sparsity: Sparsity | None, float_folder: FloatFolder, tmp_path: Path
+) -> None:
+    job = make_job(float_folder("qwen3"), kind, Suppression.SMOOTH, head=True, sparsity=sparsity)
+    stored = run(job, tmp_path / "work")
     modules = [name.removesuffix(".deq_scale") for name in stored if name.endswith(".deq_scale")]
     assert len(modules) == 22  # seven of each layer, and the head
     for module in modules:
@@ -100,6 +111,11 @@ def test_golden_sticks_identities_hold_exactly(float_folder: FloatFolder, tmp_pa
         np.testing.assert_array_equal(part["deq_scale"], scale[0] * part["weight_scale"])
         sums = part["weight"].astype(np.int64).sum(-1)
         np.testing.assert_array_equal(part["quant_bias"], -int(offset[0]) * sums)
+        share = (part["weight"] == 0).mean()
+        if sparsity is None or module == "lm_head":
+            assert share < 0.1
+        else:  # and those that round to zero
+            assert sparsity.share - 0.002 <= share < sparsity.share + 0.05
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -40,7 +40,7 @@ def quantize(chosen: Mapping[str, Policy], tool: Tool = Tool.GOLDEN_STICK) -> li
     quantizer = LayerQuantizer(chosen, tool, torch.float32)
     hidden, found = network.hidden, []
     for index, layer in enumerate(network.layers):
-        seen, calibrated = layer_quantizer.observe(layer, groups(index), hidden)
+        seen, calibrated = layer_quantizer.observe(layer, groups(index), hidden, chosen)
         hidden = [(part.batch, part.output) for part in calibrated]
         found.append(quantizer.quantize(layer, groups(index), seen, calibrated))
     return found
@@ -131,7 +131,7 @@ def test_inputs_that_are_not_finite_are_refused() -> None:
         np.errstate(invalid="ignore"),
         pytest.raises(ValueError, match=r"input of model.layers.0.*not finite"),
     ):
-        layer_quantizer.observe(network.layers[0], groups(0), [(batch, hidden)])
+        layer_quantizer.observe(network.layers[0], groups(0), [(batch, hidden)], MADE_WITH["none"])
 
 
 def test_float_layers_stay_and_lend_their_rows() -> None:

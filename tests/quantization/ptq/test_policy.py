@@ -10,6 +10,7 @@ import pytest
 from vllm_mindspore.quantization.description import (
     DYNAMIC,
     FLOAT,
+    SPARSE,
     STATIC,
     WEIGHT_INT4,
     WEIGHT_INT8,
@@ -25,6 +26,7 @@ from vllm_mindspore.quantization.ptq.policy import (
     resolve,
 )
 from vllm_mindspore.quantization.ptq.smoothing import ALPHA_GRID
+from vllm_mindspore.quantization.ptq.sparsity import Method, Pattern, Sparsity
 
 SMOOTH = policy(STATIC, Suppression.SMOOTH)
 PER_TOKEN = policy(DYNAMIC, Suppression.NONE)
@@ -46,6 +48,24 @@ def test_a_quantized_head_has_no_suppression(tiny: FloatCheckpoint) -> None:
     found = resolve(tiny.config, Choice(SMOOTH, {}, [], head=True))
     assert found["lm_head"] == policy(STATIC, Suppression.NONE)
     assert found["model.layers.0.self_attn.q_proj"] == SMOOTH
+
+
+def test_sparse_layers_beside_others_and_a_dense_head(tiny: FloatCheckpoint) -> None:
+    sparse = policy(SPARSE, Suppression.SMOOTH, sparsity=Sparsity(0.5, Method.WANDA))
+    assert not sparse.needs_products
+    found = resolve(tiny.config, Choice(sparse, {".*down_proj": PER_TOKEN}, ["o_proj"], head=True))
+    assert found["lm_head"] == policy(STATIC, Suppression.NONE)
+    assert found["model.layers.0.self_attn.q_proj"] == sparse
+    assert found["model.layers.0.self_attn.o_proj"].kind == FLOAT
+    assert found["model.layers.0.mlp.down_proj"] == PER_TOKEN
+    assert policy(SPARSE, Suppression.NONE, sparsity=Sparsity()).needs_products
+
+
+def test_a_pattern_that_a_layer_does_not_have(tiny: FloatCheckpoint) -> None:
+    fives = Sparsity(0.4, Method.WANDA, Pattern(3, 5))
+    choice = Choice(policy(SPARSE, Suppression.NONE, sparsity=fives), {}, ["lm_head"])
+    with pytest.raises(ValueError, match="q_proj has 256 input channels, no multiple of the 5"):
+        resolve(tiny.config, choice)
 
 
 def test_methods_bring_their_exponents() -> None:

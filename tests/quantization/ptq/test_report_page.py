@@ -34,6 +34,7 @@ def linear(name: str, output: float | None = 30.0, **changes: Any) -> dict[str, 
         outlier_suppression="smooth",
         alpha=0.5,
         smoothing=spread,
+        zeros=None,
     )
     return asdict(entry) | changes
 
@@ -94,6 +95,15 @@ def test_any_error_can_be_drawn(output: float | None) -> None:
     assert len(found) == (1 if output is None else 2)
     for circle in (c for f in found for c in f.getElementsByTagName("circle")):
         assert 0 <= float(circle.getAttribute("cy")) <= 260
+
+
+def test_zeros_of_sparse_layers_are_drawn() -> None:
+    sparse = [linear(f"model.layers.{i}.mlp.up_proj", zeros=0.25 * i) for i in range(5)]
+    *_, drawn = figures(made([*sparse, linear("lm_head")]))
+    heights = [float(c.getAttribute("cy")) for c in drawn.getElementsByTagName("circle")]
+    assert heights == sorted(heights, reverse=True)
+    assert (heights[0], heights[-1]) == (230, 15)
+    assert "Weights that are zero" not in made([linear("model.layers.0.mlp.up_proj")])
 
 
 def test_measures_and_notes_appear() -> None:

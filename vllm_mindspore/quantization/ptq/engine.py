@@ -75,7 +75,7 @@ class _Run:
         if self._work.has(part):
             return [(batch, layer.run(values, batch)) for batch, values in hidden]
         groups = layer_groups(self._checkpoint.config, index)
-        statistics, calibrated = layer_quantizer.observe(layer, groups, hidden)
+        statistics, calibrated = layer_quantizer.observe(layer, groups, hidden, self._job.policies)
         replaces = list(layer.arrays)
         self._keep(part, self._quantizer.quantize(layer, groups, statistics, calibrated), replaces)
         return [(entry.batch, entry.output) for entry in calibrated]

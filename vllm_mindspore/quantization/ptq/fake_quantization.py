@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from vllm_mindspore.quantization import primitives
-from vllm_mindspore.quantization.description import DYNAMIC, STATIC, Tool
+from vllm_mindspore.quantization.description import DYNAMIC, STATICS, Tool
 from vllm_mindspore.quantization.primitives import ActivationScale, activation_scale
 from vllm_mindspore.quantization.ptq.linears import rounded
 
@@ -34,7 +34,7 @@ def static_scale(
 
 def activations(x: Floats, kind: str, scale: ActivationScale | None) -> Floats:
     """x [M, K] after a round trip through the codes of `kind`; `scale` for static ones."""
-    if kind == STATIC:
+    if kind in STATICS:
         assert scale is not None, "static activations have a scale"
         codes = primitives.quantize(x, scale.scale, scale.offset).astype(np.float32)
         return (codes - np.float32(scale.offset)) * np.float32(scale.scale)

@@ -68,7 +68,10 @@ class Job:
 
 
 def _plain(policy: Policy) -> dict[str, Any]:
-    return {**asdict(policy), "suppression": policy.suppression.value}
+    plain = {**asdict(policy), "suppression": policy.suppression.value}
+    if policy.sparsity is not None:
+        plain["sparsity"] = {**plain["sparsity"], "method": policy.sparsity.method.value}
+    return plain
 
 
 def _digest(content: object) -> str:

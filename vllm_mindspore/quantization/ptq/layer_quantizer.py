@@ -50,13 +50,22 @@ class Quantized:
 
 
 def observe(
-    layer: Layer, groups: Sequence[Group], inputs: Sequence[tuple[Batch, Floats]]
+    layer: Layer,
+    groups: Sequence[Group],
+    inputs: Sequence[tuple[Batch, Floats]],
+    policies: Mapping[str, Policy],
 ) -> tuple[dict[tuple[str, ...], InputStatistics], list[Calibrated]]:
-    """Runs a float layer over all batches: the statistics of each group's input, and the outputs.
+    """Runs a float layer over all batches: the statistics of each group's input, as far as its
+    policy needs them, and the outputs.
 
     Raises ValueError for an input that is not finite.
     """
-    seen = {group.names: InputStatistics(group.in_features) for group in groups}
+    seen = {
+        group.names: InputStatistics(
+            group.in_features, products=policies[group.names[0]].needs_products
+        )
+        for group in groups
+    }
 
     def note(names: tuple[str, ...], x: Floats) -> None:
         seen[names].add(x)

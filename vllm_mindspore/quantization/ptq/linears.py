@@ -33,11 +33,24 @@ _INT4_STEPS = 15
 
 @dataclass(frozen=True)
 class Linear:
-    """A float linear layer: weight [N, K] and bias [N] or None; `dtype` is the model's."""
+    """A float linear layer.
+
+    Attributes:
+        weight: [N, K].
+        bias: [N] or None.
+        dtype: the model's.
+        dense: what `weight` was before some of it became zero, or None.
+    """
 
     weight: Floats
     bias: Floats | None = None
     dtype: torch.dtype = torch.float32
+    dense: Floats | None = None
+
+    @property
+    def exact(self) -> Floats:
+        """The weight whose products quantization should come close to, [N, K]."""
+        return self.weight if self.dense is None else self.dense
 
 
 def rounded(values: npt.ArrayLike, dtype: torch.dtype) -> Floats:
@@ -69,7 +82,7 @@ def static(
     if shift is not None:
         taken_off = rounded(shift, linear.dtype)
         found["beta"] = -taken_off
-        folded = linear.weight @ taken_off
+        folded = linear.exact @ taken_off
     if golden_stick:
         inner = codes.shape[1]
         found["quant_bias"] = primitives.folded_bias(codes, offset, folded, deq_scale)

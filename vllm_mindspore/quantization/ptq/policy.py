@@ -16,16 +16,20 @@ from vllm_mindspore.quantization.description import (
     DYNAMIC,
     FLOAT,
     GROUP_SIZES,
+    SPARSE,
     STATIC,
+    STATICS,
     WEIGHT_INT4,
     WEIGHT_INT8,
     Tool,
 )
 from vllm_mindspore.quantization.ptq.smoothing import ALPHA, ALPHA_GRID
+from vllm_mindspore.quantization.ptq.sparsity import Method, Sparsity
 from vllm_mindspore.quantization.ptq.structure import HEAD, Group, all_groups, contains, matches
 
 SCHEMES = {
     "w8a8": STATIC,
+    "w8a8s": SPARSE,
     "w8a8-dynamic": DYNAMIC,
     "w8a16": WEIGHT_INT8,
     "w4a16": WEIGHT_INT4,
@@ -52,17 +56,25 @@ class Policy:
         suppression: what is done about outliers of its input.
         alphas: the exponents that are tried; the one of SMOOTH.
         group_size: input channels that share a scale in W4A16, 0 for all.
+        sparsity: which weights become zero in W8A8S.
     """
 
     kind: str
     suppression: Suppression = Suppression.NONE
     alphas: tuple[float, ...] = (ALPHA,)
     group_size: int = 0
+    sparsity: Sparsity | None = None
+
+    @property
+    def needs_products(self) -> bool:
+        """Whether calibration keeps the products of input channels."""
+        return self.sparsity is not None and self.sparsity.method is Method.SPARSEGPT
 
     def __post_init__(self) -> None:
         """Raises ValueError for what does not go together."""
         method = self.suppression
-        activations = self.kind in (STATIC, DYNAMIC)
+        activations = self.kind in (*STATICS, DYNAMIC)
+        assert (self.sparsity is not None) == (self.kind == SPARSE), "those of W8A8S have one"
         if method is not Suppression.NONE and not activations and self.kind != FLOAT:
             raise ValueError(
                 f"outlier suppression {method.value!r} is for quantized activations; {self.kind} "
@@ -85,7 +97,9 @@ class Policy:
             raise ValueError(f"exponents of smoothing {self.alphas}: expected numbers from 0 to 1")
 
 
-def policy(kind: str, suppression: Suppression, group_size: int = 0) -> Policy:
+def policy(
+    kind: str, suppression: Suppression, group_size: int = 0, sparsity: Sparsity | None = None
+) -> Policy:
     """That of a type and a method, with the method's own exponents.
 
     Raises:
@@ -93,7 +107,7 @@ def policy(kind: str, suppression: Suppression, group_size: int = 0) -> Policy:
     """
     searched = suppression in (Suppression.OSL, Suppression.OS_PLUS)
     alphas = ALPHA_GRID if searched else (ALPHA,)
-    return Policy(kind, suppression, alphas, group_size)
+    return Policy(kind, suppression, alphas, group_size, sparsity)
 
 
 FLOAT_POLICY = Policy(FLOAT)
@@ -108,7 +122,8 @@ class Choice:
         by_pattern: a pattern of module names -> policy; the first that matches counts.
         skip: parts of the names of modules that stay float.
         head: whether the language model's head is quantized, as `default` says; nothing is done
-            about outliers of its input, which nothing before it can take up.
+            about outliers of its input, which nothing before it can take up, and none of its
+            weights are made zero.
     """
 
     default: Policy
@@ -134,7 +149,8 @@ def resolve(config: DecoderConfig, choice: Choice) -> dict[str, Policy]:
         skipped = any(contains(part, name) for part in choice.skip)
         found[name] = FLOAT_POLICY if skipped else (*named, choice.default)[0]
     if choice.head:
-        found[HEAD] = policy(found[HEAD].kind, Suppression.NONE, found[HEAD].group_size)
+        kind = STATIC if found[HEAD].kind == SPARSE else found[HEAD].kind
+        found[HEAD] = policy(kind, Suppression.NONE, found[HEAD].group_size)
     for pattern in patterns:
         if not any(matches(pattern, name) for name in names):
             raise ValueError(
@@ -168,6 +184,8 @@ def check_group(group: Group, policies: Mapping[str, Policy]) -> None:
             f"{first} has {group.in_features} input channels, no multiple of the group size "
             f"{chosen.group_size}; use a smaller one, or none"
         )
+    if chosen.sparsity is not None:
+        chosen.sparsity.check(first, group.in_features)
     for name, size in group.parts():
         if chosen.kind == WEIGHT_INT4 and size % 2:
             raise ValueError(f"{name} has {size} output channels; W4A16 packs an even number")

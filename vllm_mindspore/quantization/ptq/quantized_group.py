@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vllm_mindspore.quantization.description import STATIC, WEIGHT_INT4, Tool
+from vllm_mindspore.quantization.description import STATICS, WEIGHT_INT4, Tool
 from vllm_mindspore.quantization.primitives import ActivationScale
-from vllm_mindspore.quantization.ptq import fake_quantization, linears
+from vllm_mindspore.quantization.ptq import fake_quantization, linears, sparsifiers
 from vllm_mindspore.quantization.ptq.linears import Linear, Tensors
 from vllm_mindspore.quantization.ptq.policy import Policy
 from vllm_mindspore.quantization.ptq.report import LinearReport, Spread
@@ -46,7 +46,7 @@ class GroupQuantizer:
         self, policy: Policy, given: InputStatistics, smoothing: Smoothing
     ) -> tuple[ActivationScale | None, bool]:
         """Of static activations, and whether their range was widened; None for others."""
-        if policy.kind != STATIC:
+        if policy.kind not in STATICS:
             return None, False
         low, high = smoothing.range(given)
         return fake_quantization.static_scale(low, high, self._tool, self._dtype)
@@ -68,7 +68,8 @@ class GroupQuantizer:
         rows = given.smoothing.apply(given.statistics.rows())
         seen = fake_quantization.activations(rows, policy.kind, scale)
         found, reports = {}, []
-        for name, layer in zip(names, layers, strict=True):
+        for name, dense in zip(names, layers, strict=True):
+            layer = _sparsified(dense, policy, given)
             try:
                 tensors = self._tensors(layer, policy, scale, shift)
             except ValueError as error:
@@ -82,8 +83,8 @@ class GroupQuantizer:
                     shape=layer.weight.shape,
                     bytes_before=_float_bytes(layer, self._dtype),
                     bytes_after=_stored_bytes(tensors, self._tool, self._dtype),
-                    weight_sqnr_db=fake_quantization.sqnr(layer.weight, restored),
-                    output_sqnr_db=fake_quantization.sqnr(rows @ layer.weight.T, seen @ restored.T),
+                    weight_sqnr_db=fake_quantization.sqnr(layer.exact, restored),
+                    output_sqnr_db=fake_quantization.sqnr(rows @ layer.exact.T, seen @ restored.T),
                     weight_scale=Spread.of(tensors["weight_scale"]),
                     input_scale=scale.scale if scale else None,
                     input_offset=scale.offset if scale else None,
@@ -91,6 +92,7 @@ class GroupQuantizer:
                     outlier_suppression=policy.suppression.value,
                     alpha=given.alpha,
                     smoothing=Spread.of(given.smoothing.scale),
+                    zeros=_zeros(tensors) if policy.sparsity else None,
                 )
             )
         return found, reports
@@ -106,6 +108,21 @@ class GroupQuantizer:
         if policy.kind == WEIGHT_INT4:
             return linears.int4(layer, policy.group_size)
         return linears.dynamic(layer, self._tool)
+
+
+def _sparsified(layer: Linear, policy: Policy, given: GroupInput) -> Linear:
+    """The layer with zeros where its policy asks for them."""
+    if policy.sparsity is None:
+        return layer
+    sparse = sparsifiers.sparsified(
+        layer.weight, policy.sparsity, given.statistics, given.smoothing
+    )
+    return Linear(sparse, layer.bias, layer.dtype, layer.weight)
+
+
+def _zeros(tensors: Tensors) -> float:
+    """Share of weight codes that are zero."""
+    return float(np.mean(tensors["weight"] == 0))
 
 
 def _scaled_shift(smoothing: Smoothing) -> Floats | None:

@@ -34,7 +34,9 @@ class LinearReport:
 
     SQNR is in dB, of the weight (smoothed, if it is) and of the output for rows of the calibration
     data, activations quantized included; None where nothing was lost. `smoothing` are the factors
-    that its input was divided by. `alpha` is None where nothing was smoothed.
+    that its input was divided by. `alpha` is None where nothing was smoothed. `zeros` is the share
+    of weight codes that are zero, of layers whose weights were made so; errors are to the weight
+    before.
     """
 
     name: str
@@ -51,6 +53,7 @@ class LinearReport:
     outlier_suppression: str
     alpha: float | None
     smoothing: Spread
+    zeros: float | None
 
 
 @dataclass(frozen=True)
@@ -71,15 +74,24 @@ class Sizes:
     bytes_after: int
 
 
+def compression(ranks: int, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What compressing for so many ranks gave: `layers` have rank, name, shape, zeros, bytes (of
+    weight and index) and ratio (to int8 weights)."""
+    weights = sum(layer["shape"][0] * layer["shape"][1] for layer in layers)
+    stored = sum(layer["bytes"] for layer in layers)
+    return {"ranks": ranks, "ratio": stored / weights, "layers": list(layers)}
+
+
 def content(origin: Origin, linears: Sequence[Mapping[str, Any]], sizes: Sizes) -> dict[str, Any]:
-    """The JSON object. `evaluation` takes what is measured later: by name of the measure,
-    {"float": value, "quantized": value}."""
+    """The JSON object. `compression` is filled for compressed checkpoints; `evaluation` takes what
+    is measured later: by name of the measure, {"float": value, "quantized": value}."""
     return {
         "format": FORMAT,
         **asdict(origin),
         "sizes": asdict(sizes),
         "notes": _notes(linears),
         "linears": list(linears),
+        "compression": {},
         "evaluation": {},
     }
 

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from vllm_mindspore.quantization.ptq import line_plot, report
+from vllm_mindspore.quantization.ptq.line_plot import Axis
+
 _STYLE = """
 body { font: 14px/1.4 sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em; }
 table { border-collapse: collapse; margin: 1em 0; }
@@ -15,8 +18,6 @@ th, td { border-bottom: 1px solid #ccc; padding: 0.2em 0.7em; text-align: left; 
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 svg { background: #fafafa; border: 1px solid #ddd; margin: 0.5em 0; }
 """
-_COLOURS = ("#1f6fb4", "#d98c2b", "#5a9e5a", "#8a6bb8", "#b03a48", "#4aa3a3", "#777777")
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _LEGEND = 760, 260, 50, 30, 15, 110
 _LAYER = re.compile(r"\.layers\.(\d+)\.(?:.*\.)?([^.]+)$")
 
 Linears = Sequence[Mapping[str, Any]]
@@ -31,6 +32,8 @@ def page(content: Mapping[str, Any]) -> str:
         _notes(content["notes"]),
         f"<h2>Output error</h2>{_figure(linears, 'output_sqnr_db')}",
         f"<h2>Weight error</h2>{_figure(linears, 'weight_sqnr_db')}",
+        _zeros(linears),
+        _compression(content["compression"]),
         f"<h2>Layers</h2>{_layers(linears)}",
     ]
     title = "<title>Quantization report</title>"
@@ -83,7 +86,8 @@ def _notes(notes: Sequence[str]) -> str:
 def _layers(linears: Linears) -> str:
     heading = (
         *("layer", "type", "weight SQNR dB", "output SQNR dB", "weight scale: min", "median"),
-        *("max", "input scale", "zero point", "suppression", "exponent", "bytes", "before"),
+        *("max", "input scale", "zero point", "suppression", "exponent", "zeros", "bytes"),
+        "before",
     )
     return _table(heading, map(_layer, linears))
 
@@ -94,61 +98,57 @@ def _layer(linear: Mapping[str, Any]) -> tuple[object, ...]:
         *(linear["name"], linear["type"], linear["weight_sqnr_db"], linear["output_sqnr_db"]),
         *(scale["min"], scale["median"], scale["max"]),
         *(linear["input_scale"], linear["input_offset"]),
-        *(linear["outlier_suppression"], linear["alpha"]),
+        *(linear["outlier_suppression"], linear["alpha"], linear["zeros"]),
         *(linear["bytes_after"], linear["bytes_before"]),
     )
 
 
-def _figure(linears: Linears, measure: str) -> str:
-    """A line for each kind of layer: signal to noise in dB over the decoder layers."""
-    lines: dict[str, list[tuple[int, float]]] = {}
+def _lines(linears: Linears, measure: str) -> dict[str, list[tuple[float, float]]]:
+    """A line for each kind of layer, over the decoder layers."""
+    lines: dict[str, list[tuple[float, float]]] = {}
     for linear in linears:
         place = _LAYER.search(linear["name"])
         if place and linear[measure] is not None:
-            lines.setdefault(place[2], []).append((int(place[1]), linear[measure]))
+            lines.setdefault(place[2], []).append((int(place[1]), max(linear[measure], 0.0)))
+    return lines
+
+
+def _zeros(linears: Linears) -> str:
+    lines = _lines(linears, "zeros")
+    if not lines:
+        return ""
+    shown = {name: [(x, 100 * y) for x, y in points] for name, points in lines.items()}
+    figure = line_plot.svg(shown, Axis(0, 100, 20, "%"), line_plot.over_layers(lines))
+    return f"<h2>Weights that are zero</h2>{figure}"
+
+
+def _compression(found: Mapping[str, Any]) -> str:
+    """Bytes of compressed layers in percent of int8, all ranks together."""
+    if not found:
+        return ""
+    layers: dict[str, list[Mapping[str, Any]]] = {}
+    for layer in found["layers"]:
+        layers.setdefault(layer["name"], []).append(layer)
+    together = [
+        {"name": name, "ratio": report.compression(found["ranks"], parts)["ratio"]}
+        for name, parts in layers.items()
+    ]
+    lines = _lines(together, "ratio")
+    shown = {name: [(x, 100 * y) for x, y in points] for name, points in lines.items()}
+    figure = line_plot.svg(shown, Axis(0, 120, 20, "%"), line_plot.over_layers(lines))
+    rows = [
+        (f"{layer['name']} of rank {layer['rank']}", layer["zeros"], layer["bytes"], layer["ratio"])
+        for layer in found["layers"]
+    ]
+    table = _table(("layer", "zeros", "bytes", "of int8"), rows)
+    summary = f"For {found['ranks']} ranks: {found['ratio']:.1%} of the bytes of int8 weights."
+    return f"<h2>Compressed weights</h2><p>{summary}</p>{figure}{table}"
+
+
+def _figure(linears: Linears, measure: str) -> str:
+    """Signal to noise in dB; values below 0 dB, where noise is louder, lie on the axis."""
+    lines = _lines(linears, measure)
     if not lines:
         return "<p>Nothing was lost, or no decoder layer was quantized.</p>"
-    last = max(layer for points in lines.values() for layer, _ in points)
     top = 10.0 * (1 + max(value for points in lines.values() for _, value in points) // 10)
-    drawn = [
-        _line(name, points, index, last, top) for index, (name, points) in enumerate(lines.items())
-    ]
-    size = f'width="{_WIDTH + _LEGEND}" height="{_HEIGHT}"'
-    return f'<svg {size} role="img">{_axes(last, top)}{"".join(drawn)}</svg>'
-
-
-def _x(layer: float, last: int) -> float:
-    return _LEFT + (_WIDTH - _LEFT - _TOP) * layer / max(last, 1)
-
-
-def _y(value: float, top: float) -> float:
-    """Values below 0 dB, where noise is louder than signal, lie on the axis."""
-    return _HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * max(value, 0.0) / top
-
-
-def _axes(last: int, top: float) -> str:
-    parts = []
-    for value in range(0, int(top) + 1, 10):
-        y = _y(value, top)
-        end = _WIDTH - _TOP
-        parts.append(f'<line x1="{_LEFT}" x2="{end}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
-        parts.append(_text(_LEFT - 8, y + 4, f"{value}", "end"))
-    for layer in range(0, last + 1, 1 + last // 16):
-        parts.append(_text(_x(layer, last), _HEIGHT - 10, f"{layer}", "middle"))
-    return "".join([*parts, _text(_LEFT + 4, _TOP + 10, "dB", "start")])
-
-
-def _line(name: str, points: Sequence[tuple[int, float]], index: int, last: int, top: float) -> str:
-    colour = _COLOURS[index % len(_COLOURS)]
-    places = [(_x(layer, last), _y(value, top)) for layer, value in sorted(points)]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    dots = "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>' for x, y in places
-    )
-    label = _text(_WIDTH, _TOP + 16 * (index + 1), name, "start", colour)
-    return f'<polyline points="{path}" fill="none" stroke="{colour}"/>{dots}{label}'
-
-
-def _text(x: float, y: float, text: str, anchor: str, colour: str = "#333") -> str:
-    style = f'font-size="12" text-anchor="{anchor}" fill="{colour}"'
-    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'
+    return line_plot.svg(lines, Axis(0, top, 10, "dB"), line_plot.over_layers(lines))

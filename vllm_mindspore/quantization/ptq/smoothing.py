@@ -17,6 +17,7 @@ from vllm_mindspore.quantization.ptq.statistics import InputStatistics
 from vllm_mindspore.quantization.ptq.structure import Rows
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 ALPHA = 0.5
 ALPHA_GRID = tuple(i / 20 for i in range(20))
@@ -52,6 +53,27 @@ class Smoothing:
         """The changed input [.., K]."""
         shifted = x if self.shift is None else x - self.shift
         changed: Floats = shifted / self.scale
+        return changed
+
+    def squares(self, statistics: InputStatistics) -> Doubles:
+        """Sum of squares of each channel of the changed input, [K]."""
+        found = statistics.squares
+        if self.shift is not None:
+            shift = self.shift.astype(np.float64)
+            found = found + shift * (statistics.tokens * shift - 2 * statistics.sums)
+        # Rounding may leave less than nothing of a channel that is constant.
+        return np.maximum(found, 0.0) / np.square(self.scale.astype(np.float64))
+
+    def products(self, statistics: InputStatistics) -> Doubles:
+        """Sum of x_i x_j of the changed input over all rows, [K, K]."""
+        found = statistics.products
+        assert found is not None, "products are kept where they are needed"
+        if self.shift is not None:
+            shift = self.shift.astype(np.float64)
+            half = np.outer(shift, statistics.sums - statistics.tokens * shift / 2)
+            found = found - half - half.T
+        scale = self.scale.astype(np.float64)
+        changed: Doubles = found / scale / scale[:, None]
         return changed
 
     def undo(self, x: Floats) -> Floats:
