@@ -210,8 +210,10 @@ def _make(args: argparse.Namespace, job: Job, calibration: Calibration) -> None:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """For the report: what was asked for, without places on this machine."""
-    names = ("scheme", "outlier_suppression", "skip", "layer_policy", "quantize_lm_head")
-    names = (*names, "sparsity", "sparsity_method", "sparsity_pattern", "group_size", "writer")
+    names = (
+        *("scheme", "outlier_suppression", "skip", "layer_policy", "quantize_lm_head"),
+        *("sparsity", "sparsity_method", "sparsity_pattern", "group_size", "writer"),
+    )
     return {name: getattr(args, name) for name in names}
 
 

@@ -62,7 +62,8 @@ class Smoothing:
             shift = self.shift.astype(np.float64)
             found = found + shift * (statistics.tokens * shift - 2 * statistics.sums)
         # Rounding may leave less than nothing of a channel that is constant.
-        return np.maximum(found, 0.0) / np.square(self.scale.astype(np.float64))
+        changed: Doubles = np.maximum(found, 0.0) / np.square(self.scale.astype(np.float64))
+        return changed
 
     def products(self, statistics: InputStatistics) -> Doubles:
         """Sum of x_i x_j of the changed input over all rows, [K, K]."""
