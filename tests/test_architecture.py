@@ -34,13 +34,17 @@ LAYERS = (
     "inspection",
     "evaluation",
     "quantization.ptq",
+    "conversion",
     "cli",
 )
 # Front end: never imports MindSpore, so neither these modules nor what they import may.
 FRONT_END = (
     *("__init__", "plugin", "platform", "envs", "patches", "process_start", "process_end"),
     *("config_checks", "request_checks"),
+    "checkpoint_checks",
     "unused_options",
+    *("quantization.sparse_description", "quantization.sparse_codec"),
+    "model_executor.model_loader.rank_files",
     *("registered_model", "cli", "quantization.description", "quantization.vllm_names"),
     "quantization.kv_cache",
     *("quantization.ptq.policy", "quantization.ptq.job", "quantization.ptq.calibration_data"),
@@ -260,6 +264,9 @@ def test_folders_of_tests_are_folders_of_the_package() -> None:
 TESTED_ELSEWHERE = {
     "__init__": "test_plugin.py",  # activate()
     "cli.eval": "evaluation/test_eval_command.py",
+    "conversion.ranks": "conversion/test_convert.py",
+    "conversion.rejoined": "conversion/test_convert.py",
+    "conversion.whole": "conversion/test_convert.py",
     "device.smoke": "cli/test_doctor.py",  # the program that `doctor` runs
     "evaluation.errors": "evaluation/test_eval_command.py",  # one exception
     "model_executor.backends.base": "model_executor/backends/test_native.py",  # protocols
@@ -274,10 +281,13 @@ TESTED_ELSEWHERE = {
     "quantization.ptq.quantized_group": "quantization/ptq/test_layer_quantizer.py",
     "quantization.ptq.report": "quantization/ptq/test_output_folder.py",  # data
     "quantization.ptq.stored": "quantization/ptq/test_engine.py",
+    "quantization.schemes.fused": "quantization/test_sparse_plan.py",
     "quantization.schemes.tensors": "quantization/schemes/test_w8a8.py",
+    "quantization.schemes.w8a8sc": "quantization/test_sparse_plan.py",
     # They stand between a hostile file and the process.
     "model_executor.model_loader.checkpoint_files": "hostile/test_folders.py",
     "model_executor.model_loader.mapped_file": "hostile/test_safetensors_files.py",
+    "model_executor.model_loader.rank_files": "hostile/test_compressed_folders.py",
     "model_executor.model_loader.preflight": "hostile/test_model_folders.py",
     "model_executor.model_loader.safetensors_header": "hostile/test_safetensors_files.py",
     "model_executor.model_loader.strict_json": "hostile/test_safetensors_files.py",

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PretrainedConfig
 from vllm.engine.arg_utils import EngineArgs
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
@@ -35,7 +36,7 @@ import_module("vllm.v1.structured_output.backend_guidance")
 import_module("vllm.engine.arg_utils")
 
 ACCELERATOR = [patch for patch in patches.PATCHES if patch.target.startswith("torch.accelerator:")]
-ENGINE_STOP, SERVE, CLIENT_SHUTDOWN, PREFLIGHT, GUIDANCE, RAY_ADVICE = (
+ENGINE_STOP, SERVE, CLIENT_SHUTDOWN, PREFLIGHT, AUTO_DTYPE, GUIDANCE, RAY_ADVICE = (
     patch for patch in patches.PATCHES if patch not in ACCELERATOR
 )
 each_patch = pytest.mark.parametrize("patch", patches.PATCHES, ids=lambda item: item.target)
@@ -270,6 +271,26 @@ def test_config_is_checked_before_it_is_read(
 
 
 # With the memory a test may take. Ends by memory or by the end of the stack, whatever is first.
+@pytest.mark.parametrize("patch", [AUTO_DTYPE], ids=lambda item: item.target)
+def test_auto_is_the_one_dtype_of_compressed_weights(unpatched: Patch, tmp_path: Path) -> None:
+    """A folder of which nobody has to read more than the description; config.json says another."""
+    (tmp_path / "rank_0").mkdir()
+    (tmp_path / "quantization_description.json").write_text('{"rank_0": {}}')
+    config = PretrainedConfig(dtype="bfloat16")
+
+    def dtype(asked: str) -> torch.dtype:
+        model = import_module("vllm.config.model")
+        found = model._get_and_verify_dtype(str(tmp_path), config, asked, is_pooling_model=False)
+        assert isinstance(found, torch.dtype)
+        return found
+
+    assert dtype("auto") == torch.bfloat16
+    unpatched.apply()
+    assert (dtype("auto"), dtype("bfloat16")) == (torch.float16, torch.bfloat16)
+    (tmp_path / "quantization_description.json").unlink()
+    assert dtype("auto") == torch.bfloat16
+
+
 BILLION = """
 import resource
 from vllm.exceptions import VLLMValidationError

@@ -8,27 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 from vllm.logger import init_logger
 from vllm.ray.lazy_utils import is_in_ray_actor, is_ray_initialized
 
-from vllm_mindspore import envs, request_checks
+from vllm_mindspore import checkpoint_checks, envs, request_checks
+from vllm_mindspore.checkpoint_checks import refuse as _refuse
 from vllm_mindspore.machine_share import KEY
 from vllm_mindspore.model_executor.model_loader import preflight
-from vllm_mindspore.model_executor.model_loader.quantization_files import (
-    METHODS,
-    Quantization,
-    check_asked,
-    read_description,
-    read_quantization,
-    stated_in,
-)
+from vllm_mindspore.model_executor.model_loader.quantization_files import METHODS
 from vllm_mindspore.model_executor.models.config import decoder_config
-from vllm_mindspore.model_executor.models.layout import DECODER_PREFIX, layout_of
-from vllm_mindspore.quantization import kv_cache
-from vllm_mindspore.quantization.description import Description, one_type
 from vllm_mindspore.unused_options import (
     UNUSED,
     UNUSED_EARLY,
@@ -46,7 +36,6 @@ if TYPE_CHECKING:
 logger = init_logger(f"vllm.{__name__}")  # vLLM shows loggers below its own
 
 BLOCK_SIZES = (16, 32, 64, 128)
-LOAD_FORMATS = ("auto", "hf", "safetensors", "dummy")
 MODEL_IMPLEMENTATIONS = ("auto", "vllm")
 RAY_EXECUTOR = "vllm_mindspore.ray_executor.RayExecutor"  # what `ray` becomes
 EXECUTORS = (None, "uni", "mp", "ray", RAY_EXECUTOR)
@@ -95,10 +84,6 @@ def check_quantization_name(method: str) -> None:
             "the formats it names are not read",
             f"Use one of {', '.join(METHODS)}, or the original bf16, fp16 or fp32 checkpoint.",
         )
-
-
-def _refuse(asked: str, reason: str, advice: str) -> NoReturn:
-    raise ValueError(f"{asked} is not supported by vllm-mindspore: {reason}. {advice}")
 
 
 def _refuse_used(options: tuple[Unused, ...], vllm_config: VllmConfig) -> None:
@@ -240,52 +225,6 @@ def _kv_offloading(vllm_config: VllmConfig) -> None:
         )
 
 
-def _quantization(vllm_config: VllmConfig) -> None:
-    folder = Path(vllm_config.model_config.model)
-    if not folder.is_dir():
-        return  # to be downloaded: the worker looks
-    model = vllm_config.model_config
-    found, asked = read_quantization(folder, stated_in(model.hf_config)), model.quantization
-    if asked is not None:
-        check_asked(folder, asked, found)
-    if found is None:
-        return
-    if isinstance(found, Description):
-        found.check(str(model.dtype).removeprefix("torch."))
-    _check_types(found, model.hf_config)
-    if vllm_config.lora_config is not None:
-        _refuse(
-            f"LoRA on a quantized checkpoint ({found.file.name})",
-            "adapters are computed beside float weights",
-            "Drop --enable-lora, or serve the float checkpoint.",
-        )
-
-
-def _check_types(found: Quantization, hf_config: Any) -> None:
-    """Raise ValueError for layers of the decoder (not all have a head) without one clear type."""
-    for together in layout_of(hf_config.model_type, decoder_config(hf_config)).linears:
-        names = [linear.name for linear in together if linear.name.startswith(DECODER_PREFIX)]
-        if names:
-            one_type(found.file, {name: found.type_of(name) for name in names})
-
-
-def _load_format(vllm_config: VllmConfig) -> None:
-    load_format = vllm_config.load_config.load_format
-    if load_format not in LOAD_FORMATS:
-        _refuse(
-            f"load_format={load_format!r}",
-            "weights are read from safetensors files",
-            f"Use one of {', '.join(LOAD_FORMATS)}.",
-        )
-
-
-def _kv_cache_dtype(vllm_config: VllmConfig) -> None:
-    folder = Path(vllm_config.model_config.model)
-    description = read_description(folder) if folder.is_dir() else None
-    asked = vllm_config.cache_config.cache_dtype
-    kv_cache.check(description, vllm_config.model_config.dtype, asked)
-
-
 def _block_size(vllm_config: VllmConfig) -> None:
     size = vllm_config.cache_config.block_size
     if size not in BLOCK_SIZES:
@@ -352,9 +291,9 @@ CHECKS: tuple[Check, ...] = (
     _speculative_decoding,
     _kv_offloading,
     _transfer,
-    _quantization,
-    _load_format,
-    _kv_cache_dtype,
+    checkpoint_checks.quantization,
+    checkpoint_checks.load_format,
+    checkpoint_checks.kv_cache_dtype,
     _block_size,
     _sliding_window,
     _model_config,

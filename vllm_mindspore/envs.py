@@ -151,6 +151,14 @@ FUSED_KERNELS = Variable(
     "0, 1",
     "1: fused CPU nodes where they exist. 0: the chain of Ascend primitives, as an NPU runs it.",
 )
+SPARSE_DECODE = Variable(
+    "VLLM_MS_SPARSE_DECODE",
+    False,
+    _parse_flag,
+    "0, 1",
+    "1: compressed weights (W8A8SC) in our coding are decoded to int8 when they are loaded, and "
+    "take its memory: for devices that cannot compute with them, and for comparison.",
+)
 VARIABLES: tuple[Variable[Any], ...] = (
     MODEL_BACKEND,
     OLD_MODEL_BACKEND,
@@ -158,6 +166,7 @@ VARIABLES: tuple[Variable[Any], ...] = (
     NUM_THREADS,
     KV_CACHE_MAX_GB,
     FUSED_KERNELS,
+    SPARSE_DECODE,
 )
 
 REFUSED = {

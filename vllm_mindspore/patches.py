@@ -278,6 +278,27 @@ def _preflight_patch() -> Patch:
     )
 
 
+def _auto_dtype_patch() -> Patch:
+    target = "vllm.config.model:_get_and_verify_dtype"
+
+    def dtype_of(model: str, config: Any, dtype: Any, **kwargs: Any) -> torch.dtype:
+        """The one dtype that the files can be computed in, if none was asked for; else vLLM's."""
+        only = preflight.only_dtype(Path(model)) if dtype == "auto" else None
+        found: torch.dtype = _ORIGINALS[target](model, config, only or dtype, **kwargs)
+        return found
+
+    return Patch(
+        target=target,
+        why="--dtype auto is the dtype of config.json, and afterwards nobody can tell it from one "
+        "that was asked for. Compressed weights are computed in float16 alone, while the "
+        "config.json beside them may be that of the bfloat16 model.",
+        upstream="none",
+        retire_when="vLLM asks a quantization method, or the platform, what `auto` is",
+        replacement=dtype_of,
+        misbehaves=lambda function: "quantization" not in function.__code__.co_varnames,
+    )
+
+
 def _guidance_patch() -> Patch:
     target = "vllm.v1.structured_output.backend_guidance:validate_guidance_grammar"
 
@@ -304,6 +325,7 @@ PATCHES: tuple[Patch, ...] = (
     _serve_patch(),
     _client_shutdown_patch(),
     _preflight_patch(),
+    _auto_dtype_patch(),
     _guidance_patch(),
     _ray_advice_patch(),
 )

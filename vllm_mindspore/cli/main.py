@@ -17,6 +17,7 @@ import vllm_mindspore  # at the top: spawned children import this module again a
 from vllm_mindspore import process_end
 
 COMMANDS = {
+    "convert": "vllm_mindspore.cli.convert",
     "demo": "vllm_mindspore.cli.demo",
     "doctor": "vllm_mindspore.cli.doctor",
     "eval": "vllm_mindspore.cli.eval",

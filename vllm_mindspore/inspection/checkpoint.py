@@ -26,6 +26,7 @@ from vllm_mindspore.model_executor.model_loader.safetensors_header import (
 from vllm_mindspore.model_executor.models import registry
 from vllm_mindspore.model_executor.models.config import decoder_config
 from vllm_mindspore.model_executor.models.layout import Layout, layout_of
+from vllm_mindspore.quantization.sparse_description import SparseDescription
 
 Found = TypeVar("Found")
 
@@ -77,7 +78,7 @@ def read(folder: Path) -> Checkpoint:
     found.config = found.attempt(lambda: _config(folder)) or {}
     found.attempt(lambda: _read_headers(found))
     problems = len(found.problems)
-    found.quantization = found.attempt(lambda: read_quantization(folder, stated_in(found.config)))
+    found.quantization = found.attempt(lambda: _quantization(found))
     found.unclear = len(found.problems) > problems
     found.layout = found.attempt(lambda: _layout(found))
     return found
@@ -86,6 +87,13 @@ def read(folder: Path) -> Checkpoint:
 def _config(folder: Path) -> dict[str, Any]:
     with open_regular(folder / CONFIG) as stream:
         return strict_json.parse_object(stream.read(), str(folder / CONFIG))
+
+
+def _quantization(found: Checkpoint) -> Quantization | None:
+    stored = read_quantization(found.folder, stated_in(found.config))
+    if isinstance(stored, SparseDescription):
+        raise ValueError(f"{stored.file}: compressed weights, {stored.layout.value}")
+    return stored
 
 
 def _read_headers(found: Checkpoint) -> None:

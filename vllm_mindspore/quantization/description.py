@@ -64,11 +64,11 @@ _KEYS = (
 CACHE_SCALE, CACHE_OFFSET = "kv_cache_scale", "kv_cache_offset"
 """Last names of what an int8 key/value cache has (`kv_cache`)."""
 
-# What layers are part of where they are fused.
-_FUSED = {
+FUSED = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv_proj"),
     **dict.fromkeys(("gate_proj", "up_proj"), "gate_up_proj"),
 }
+"""Last name of a layer -> of what it is part of where layers are fused."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class Description:
     def unknown(self, module: str) -> ValueError:
         """The error for a linear layer `module` of the model that the file does not name."""
         parent, _, last = module.rpartition(".")
-        fused = f"{parent}.{_FUSED.get(last, last)}"
+        fused = f"{parent}.{FUSED.get(last, last)}"
         if f"{fused}.weight" in self.types and fused != module:
             why = (
                 f"but names {fused}: {self.writer} wrote it for a model with fused layers. Write "

@@ -29,6 +29,9 @@ from vllm_mindspore.quantization.schemes.w8a8 import W8A8
 from vllm_mindspore.quantization.schemes.w8a8_dynamic import W8A8Dynamic
 from vllm_mindspore.quantization.schemes.w8a16 import W8A16
 from vllm_mindspore.quantization.schemes.weight_scales import Form
+from vllm_mindspore.quantization.sharding import Rank
+from vllm_mindspore.quantization.sparse_description import SparseDescription
+from vllm_mindspore.quantization.sparse_plan import SparsePlan
 
 
 class Plan(Protocol):
@@ -128,8 +131,14 @@ class CompressedPlan:
         return CompressedStatic(any(group is not None and group.zero_point for group in groups))
 
 
-def plan_of(found: Description | CompressedTensors | None) -> Plan:
-    """The plan of a checkpoint that says this of itself.
+def plan_of(
+    found: Description | CompressedTensors | SparseDescription | None,
+    rank: Rank | None = None,
+    *,
+    decode: bool = False,
+) -> Plan:
+    """The plan of a checkpoint that says this of itself, for one rank. `decode`: compressed
+    weights are decoded when they are loaded.
 
     Raises:
         ValueError: it contradicts itself, or has types that are not supported.
@@ -138,4 +147,6 @@ def plan_of(found: Description | CompressedTensors | None) -> Plan:
         return FloatPlan()
     if isinstance(found, CompressedTensors):
         return CompressedPlan(found)
+    if isinstance(found, SparseDescription):
+        return SparsePlan(found, rank or Rank(0, 1), decode=decode)
     return DescribedPlan(found)

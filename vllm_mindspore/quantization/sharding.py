@@ -36,7 +36,8 @@ _SPLITS = {
 _INPUT = ("input_scale", "input_offset", "input_zero_point", "beta", "smooth_scale")
 _WEIGHT_SCALES = ("weight_scale", "weight_offset", "weight_zero_point")
 _OUTPUT = ("deq_scale", "quant_bias", "bias", "kv_cache_scale", "kv_cache_offset")
-_ADDED_ONCE = ("quant_bias", "bias")
+ADDED_ONCE = ("quant_bias", "bias")
+"""Tensors of row-parallel layers that are added to their sums, so that one rank has them."""
 _VOCABULARY_STEP = 64
 
 
@@ -106,9 +107,14 @@ def shard(values: Array, part: str, kind: str, tool: Tool, split: Split, rank: R
     return values[(slice(None),) * axis + (slice(rank.index * width, (rank.index + 1) * width),)]
 
 
+def is_of_input(part: str) -> bool:
+    """Whether a tensor belongs to the input of a layer, and so to all layers of that input."""
+    return part in _INPUT
+
+
 def is_added_once(part: str) -> bool:
     """Whether a tensor of a row-parallel layer is added to its sums, so that one rank has it."""
-    return part in _ADDED_ONCE
+    return part in ADDED_ONCE
 
 
 def axes_of(shape: Sequence[int], part: str, kind: str, tool: Tool) -> str:

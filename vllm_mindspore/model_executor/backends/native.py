@@ -18,15 +18,16 @@ from vllm_mindspore import bridge, envs
 from vllm_mindspore.device.kernel_library import kernel_library
 from vllm_mindspore.model_executor.backends.base import CacheShape, Classifier, GraphInputs
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
+from vllm_mindspore.model_executor.model_loader import rank_files
 from vllm_mindspore.model_executor.model_loader.adapter_slots import AdapterSlots
 from vllm_mindspore.model_executor.model_loader.folder import checkpoint_folder
 from vllm_mindspore.model_executor.model_loader.quantization_files import (
-    Quantization,
+    Stored,
     read_quantization,
     stated_in,
 )
 from vllm_mindspore.model_executor.model_loader.safetensors import SafetensorsSource
-from vllm_mindspore.model_executor.model_loader.shards import Shards
+from vllm_mindspore.model_executor.model_loader.shards import PaddedVocabulary, Shards
 from vllm_mindspore.model_executor.model_loader.source import (
     DummySource,
     ParameterSource,
@@ -35,11 +36,13 @@ from vllm_mindspore.model_executor.model_loader.source import (
 from vllm_mindspore.model_executor.models import registry
 from vllm_mindspore.model_executor.models.classifier import load_classifier
 from vllm_mindspore.model_executor.models.config import decoder_config
+from vllm_mindspore.model_executor.models.layout import fused_sizes, layout_of
 from vllm_mindspore.model_executor.models.llama import HEAD
 from vllm_mindspore.quantization import kv_cache
 from vllm_mindspore.quantization.description import Description
 from vllm_mindspore.quantization.plan import Plan, plan_of
 from vllm_mindspore.quantization.sharding import Rank
+from vllm_mindspore.quantization.sparse_description import SparseDescription
 
 if TYPE_CHECKING:
     import torch
@@ -142,22 +145,34 @@ class NativeBackend:
         with _kernel_errors():
             return bridge.to_torch(self._logits(hidden, bridge.from_numpy(rows)))
 
-    def _source(self, unused: Sequence[str], found: Quantization | None) -> ParameterSource:
+    def _source(self, unused: Sequence[str], found: Stored | None) -> ParameterSource:
         dtype = self._model_config.dtype
         if self._load_config.load_format == "dummy":
             return DummySource(dtype)
+        if isinstance(found, SparseDescription):
+            return self._source_of_rank(found, unused)
         folder: Path = checkpoint_folder(self._model_config, self._load_config)
         shards = self._shards(found) if self._rank.count > 1 else None
         return relative_to_decoder(SafetensorsSource(folder, dtype, unused, shards))
 
-    def _shards(self, found: Quantization | None) -> Shards:
+    def _shards(self, found: Stored | None) -> Shards:
         """What this rank has of a folder that holds the whole model."""
         whole = decoder_config(self._model_config.hf_config)
         description = found if isinstance(found, Description) else None
         kv_heads = whole.attention.num_kv_heads
         return Shards(self._rank, whole.vocab_size, kv_heads, description)
 
-    def _quantization(self) -> Quantization | None:
+    def _source_of_rank(self, found: SparseDescription, unused: Sequence[str]) -> SafetensorsSource:
+        """The files that were made for this rank."""
+        whole = decoder_config(self._model_config.hf_config)
+        part = whole.of_rank(self._rank)
+        sizes = fused_sizes(layout_of(self._model_config.hf_config.model_type, part))
+        rank_files.check(found, sizes)
+        filled_up = PaddedVocabulary(whole.vocab_size) if self._rank.count == 1 else None
+        files = rank_files.select(found, self._rank.index)
+        return SafetensorsSource(files.folder, self._model_config.dtype, unused, filled_up, files)
+
+    def _quantization(self) -> Stored | None:
         """How the checkpoint is quantized; dummy weights have what their folder describes."""
         dummy = self._load_config.load_format == "dummy"
         folder = Path(self._model_config.model)
@@ -165,13 +180,13 @@ class NativeBackend:
             folder = checkpoint_folder(self._model_config, self._load_config)
         return read_quantization(folder, stated_in(self._model_config.hf_config))
 
-    def _plan(self, found: Quantization | None) -> Plan:
+    def _plan(self, found: Stored | None) -> Plan:
         dtype = self._model_config.dtype
         description = found if isinstance(found, Description) else None
         kv_cache.check(description, dtype, self._asked_cache_dtype)
-        if description is not None:
-            description.check(str(dtype).removeprefix("torch."))
-        plan = plan_of(found)
+        if isinstance(found, Description | SparseDescription):
+            found.check(str(dtype).removeprefix("torch."))
+        plan = plan_of(found, self._rank, decode=envs.SPARSE_DECODE.get())
         if plan.int8_cache and not self._fused:
             raise ValueError(
                 "VLLM_MS_FUSED_KERNELS=0 runs builtin primitives, whose attention takes no int8 "

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from vllm_mindspore.model_executor.model_loader import checkpoint_files
+from vllm_mindspore.model_executor.model_loader.checkpoint_files import CheckpointFiles
 from vllm_mindspore.model_executor.model_loader.safetensors_header import (
     TensorInfo,
     open_regular,
@@ -89,8 +90,12 @@ class MappedFile:
 
 def open_folder(folder: Path) -> dict[str, MappedFile]:
     """Tensor name -> its file. Raises ValueError for broken or contradicting files."""
-    selection = checkpoint_files.select(folder)
-    files = {name: MappedFile(folder / name) for name in selection.names}
+    return open_files(checkpoint_files.select(folder))
+
+
+def open_files(selection: CheckpointFiles) -> dict[str, MappedFile]:
+    """The same of chosen files."""
+    files = {name: MappedFile(selection.folder / name) for name in selection.names}
     places = selection.places({name: file.header for name, file in files.items()})
     return {tensor: files[name] for tensor, name in places.items()}
 

@@ -9,17 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
+from vllm.logger import init_logger
 
 from vllm_mindspore.model_executor.model_loader import checkpoint_files, strict_json
 from vllm_mindspore.model_executor.model_loader.quantization_files import (
-    Quantization,
+    Stored,
+    read_description,
     read_quantization,
     stated_in,
 )
 from vllm_mindspore.model_executor.model_loader.safetensors_header import open_regular
+from vllm_mindspore.quantization.sparse_description import DTYPE, SparseDescription
 
 if TYPE_CHECKING:
     from vllm.config import LoadConfig, ModelConfig
+
+logger = init_logger(f"vllm.{__name__}")
 
 _CONFIG = "config.json"
 _MODEL_FILES = (_CONFIG, "generation_config.json")
@@ -64,9 +69,15 @@ def check_sizes(folder: Path, config: Mapping[str, object]) -> None:
             )
 
 
-def _check_code(
-    folder: Path, config: Mapping[str, object], quantization: Quantization | None
-) -> None:
+def only_dtype(folder: Path) -> str | None:
+    """The one dtype that the files of a local model can be computed in; None where any will do."""
+    if not folder.is_dir() or not isinstance(read_description(folder), SparseDescription):
+        return None
+    logger.info("%s: compressed weights (W8A8SC) are computed in %s alone", folder, DTYPE)
+    return DTYPE
+
+
+def _check_code(folder: Path, config: Mapping[str, object], quantization: Stored | None) -> None:
     """transformers' message about a missing file does not say who forgot it."""
     classes = config.get("auto_map")
     place = classes.get("AutoConfig") if isinstance(classes, dict) else None
@@ -94,7 +105,9 @@ def check(model: ModelConfig, load: LoadConfig) -> None:
     if folder.is_dir():
         for name in _MODEL_FILES:
             _check_object(folder / name)
-        if load.load_format != "dummy":
+        # Folders of compressed weights are checked with their description.
+        ranks = isinstance(read_description(folder), SparseDescription)
+        if load.load_format != "dummy" and not ranks:
             checkpoint_files.check_folder(folder)
     if not model.skip_tokenizer_init:
         _check_tokenizer(Path(model.tokenizer))

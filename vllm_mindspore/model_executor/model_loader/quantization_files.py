@@ -11,24 +11,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vllm_mindspore.model_executor.model_loader import strict_json
+from vllm_mindspore.model_executor.model_loader import rank_files, strict_json
 from vllm_mindspore.model_executor.model_loader.safetensors_header import open_regular
-from vllm_mindspore.quantization import compressed_tensors, description
+from vllm_mindspore.quantization import compressed_tensors, description, sparse_description
 from vllm_mindspore.quantization.compressed_tensors import CompressedTensors
 from vllm_mindspore.quantization.description import TOOLS, Description
+from vllm_mindspore.quantization.sparse_description import SparseDescription
 
 CONFIG = "config.json"
 METHODS = (*TOOLS, compressed_tensors.METHOD)
 """What --quantization may be, in lower case."""
 
 Quantization = Description | CompressedTensors
-"""What a checkpoint says of itself."""
+"""What a checkpoint of a whole model says of itself."""
+
+Stored = Quantization | SparseDescription
+"""What any checkpoint does."""
 
 # compressed-tensors of old versions has the other key.
 _KEYS = ("quantization_config", "compression_config")
 
 
-def read_quantization(folder: Path, stated: Mapping[str, Any] | None) -> Quantization | None:
+def read_quantization(folder: Path, stated: Mapping[str, Any] | None) -> Stored | None:
     """How the checkpoint in `folder` is quantized, None for plain weights.
 
     `stated` is the `quantization_config` of its config.json.
@@ -60,7 +64,7 @@ def read_quantization(folder: Path, stated: Mapping[str, Any] | None) -> Quantiz
     )
 
 
-def check_asked(folder: Path, asked: str, found: Quantization | None) -> None:
+def check_asked(folder: Path, asked: str, found: Stored | None) -> None:
     """Raise ValueError where --quantization contradicts the files."""
     if found is None:
         raise ValueError(
@@ -92,12 +96,27 @@ def method_of(folder: Path, stated: Any) -> str:
     return method.lower().replace("compressed_tensors", compressed_tensors.METHOD)
 
 
-def read_description(folder: Path) -> Description | None:
+def read_description(folder: Path) -> Description | SparseDescription | None:
     """The description in `folder`, None for a checkpoint of plain weights.
 
     Raises:
         ValueError: there are several, or it is broken; names the file.
     """
+    file = _description_file(folder)
+    if file is not None:
+        content = _content(file)
+        if sparse_description.is_compressed(content):
+            return rank_files.with_ranks(sparse_description.parse(file, content))
+        return description.parse(file, content)
+    parts = rank_files.parts(folder)
+    files = [_description_file(part) for part in parts]
+    described = [sparse_description.parse(f, _content(f)) for f in files if f is not None]
+    if not parts or len(described) < len(parts):
+        return None
+    return sparse_description.of_parts(described)
+
+
+def _description_file(folder: Path) -> Path | None:
     found = sorted(file for stem in description.STEMS for file in folder.glob(f"{stem}*.json"))
     if not found:
         return None
@@ -107,12 +126,15 @@ def read_description(folder: Path) -> Description | None:
             f"{', '.join(file.name for file in found)}; expected one: remove those that do not "
             "belong to the weights"
         )
-    with open_regular(found[0]) as stream:
-        content = strict_json.parse_object(stream.read(), str(found[0]))
-    return description.parse(found[0], content)
+    return found[0]
 
 
-def _check_agree(found: Description, method: str) -> None:
+def _content(file: Path) -> dict[str, Any]:
+    with open_regular(file) as stream:
+        return strict_json.parse_object(stream.read(), str(file))
+
+
+def _check_agree(found: Description | SparseDescription, method: str) -> None:
     if method not in found.names:
         raise ValueError(
             f"{found.file}: {found.writer} made this checkpoint, but the config.json beside "

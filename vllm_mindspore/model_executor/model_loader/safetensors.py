@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from vllm_mindspore import bridge
-from vllm_mindspore.model_executor.model_loader.mapped_file import TORCH_DTYPES, open_folder
-from vllm_mindspore.model_executor.model_loader.shards import Shards
+from vllm_mindspore.model_executor.model_loader import checkpoint_files
+from vllm_mindspore.model_executor.model_loader.checkpoint_files import CheckpointFiles
+from vllm_mindspore.model_executor.model_loader.mapped_file import TORCH_DTYPES, open_files
+from vllm_mindspore.model_executor.model_loader.shards import Division
 from vllm_mindspore.model_executor.model_loader.source import Problems
 
 if TYPE_CHECKING:
@@ -43,11 +45,13 @@ class SafetensorsSource:
         folder: Path,
         dtype: torch.dtype,
         unused: Sequence[str] = (),
-        shards: Shards | None = None,
+        shards: Division | None = None,
+        files: CheckpointFiles | None = None,
     ) -> None:
         """Opens the headers. `unused` lists name suffixes of tensors that a checkpoint may have
         and the model does not need (precomputed buffers). `shards`: the folder holds the whole
         model, of which shapes asked for are one rank's; without it they are those of the files.
+        `files`: those of the folder to read, where they are not all.
 
         Raises ValueError naming the file for a folder without weights or a broken file.
         """
@@ -57,7 +61,7 @@ class SafetensorsSource:
         self._unused = tuple(unused)
         self._shards = shards
         self._problems = Problems(f"checkpoint {folder}")
-        self._files = open_folder(folder)
+        self._files = open_files(files or checkpoint_files.select(folder))
         self._taken: dict[str, torch.Tensor] = {}
         # A weight that two graphs read is one Parameter, of which MindSpore has one copy at most.
         self._parameters: dict[str, Parameter] = {}
@@ -101,6 +105,11 @@ class SafetensorsSource:
         self._problems.add(problem)
         if len(self._problems) >= _MAX_PROBLEMS:
             self._problems.raise_if_any(_ADVICE)
+
+    def place(self, name: str) -> str:
+        """Tensor and file, for messages."""
+        file = self._files.get(name)
+        return f"tensor {name}" if file is None else f"tensor {name} in {file.file.name}"
 
     def finish(self) -> None:
         """Raises ValueError naming every missing, extra, misshaped or not finite tensor, or a file
@@ -157,7 +166,7 @@ class SafetensorsSource:
             return f"missing tensor {name}: expected shape {expected}"
         file = self._files[name]
         info = file.header[name]
-        place = f"tensor {name} in {file.file.name}"
+        place = self.place(name)
         if info.dtype not in dtypes:
             return f"{place}: expected dtype {'/'.join(dtypes)}, found {info.dtype}"
         if info.shape not in shapes:

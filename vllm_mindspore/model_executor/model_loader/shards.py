@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -23,12 +24,25 @@ from vllm_mindspore.quantization.sharding import (
     Split,
     axes_of,
     is_added_once,
+    is_of_input,
     of_kv_heads,
+    padded_vocabulary,
     split_of,
     vocabulary_rows,
 )
 
 Shape = tuple[int, ...]
+
+
+class Division(Protocol):
+    """How files hold what a rank asks for."""
+
+    def whole_shapes(self, name: str, shapes: Sequence[Shape]) -> list[Shape]:
+        """What tensor `name` may look like in the file if one of `shapes` is asked for."""
+
+    def part(self, name: str, whole: torch.Tensor) -> torch.Tensor:
+        """What is asked for, of the file's tensor."""
+
 
 _VOCABULARY = ("embed_tokens", "lm_head")
 _KV = ("k_proj", "v_proj")
@@ -126,3 +140,31 @@ class Shards:
         missing = list(whole.shape)
         missing[axis] = rows - count
         return torch.cat([found, whole.new_zeros(missing)], axis)
+
+
+@dataclass(frozen=True)
+class PaddedVocabulary:
+    """Files that were made for one rank and fill the vocabulary up with zeros.
+
+    Attributes:
+        vocab_size: of the model, which has no such rows.
+    """
+
+    vocab_size: int
+
+    def whole_shapes(self, name: str, shapes: Sequence[Shape]) -> list[Shape]:
+        """Filled up, or as asked for."""
+        if not self._has_rows(name):
+            return list(shapes)
+        padded = padded_vocabulary(self.vocab_size, 1)
+        filled = [(padded, *shape[1:]) for shape in shapes if shape[0] == self.vocab_size]
+        return list(dict.fromkeys([*filled, *shapes]))
+
+    def part(self, name: str, whole: torch.Tensor) -> torch.Tensor:
+        """The rows of the vocabulary, mapped."""
+        filled = self._has_rows(name) and whole.shape[0] > self.vocab_size
+        return whole.narrow(0, 0, self.vocab_size) if filled else whole
+
+    def _has_rows(self, name: str) -> bool:
+        module, _, part = name.rpartition(".")
+        return module.endswith(_VOCABULARY) and not is_of_input(part)

@@ -60,6 +60,9 @@ class ParameterSource(Protocol):
     def note(self, problem: str) -> None:
         """Adds a line to what `finish` reports."""
 
+    def place(self, name: str) -> str:
+        """Tensor and file, for messages."""
+
     def finish(self) -> None:
         """Raises ValueError naming every missing, extra or misshaped tensor."""
 
@@ -135,6 +138,10 @@ class DecoderSource:
         """As the source."""
         self._source.note(problem)
 
+    def place(self, name: str) -> str:
+        """As the source, for the name without prefix."""
+        return self._source.place(name.removeprefix(DECODER_PREFIX))
+
     def finish(self) -> None:
         """As the source."""
         self._source.finish()
@@ -188,6 +195,10 @@ class DummySource:
     def note(self, problem: str) -> None:
         """Raises ValueError: dummy weights always fit, so a layer expects what cannot be."""
         raise ValueError(f"dummy weights: {problem}")
+
+    def place(self, name: str) -> str:
+        """There is no file."""
+        return f"tensor {name}"
 
     def finish(self) -> None:
         """Dummy weights always fit."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vllm_mindspore.model_executor.models.config import DecoderConfig
+from vllm_mindspore.quantization.sparse_description import fused_name
 
 DECODER_PREFIX = "model."
 """Of the names of a decoder in a whole model."""
@@ -64,6 +65,16 @@ def layout_of(model_type: str, config: DecoderConfig) -> Layout:
     if not config.tied_embeddings:
         linears.append((Linear(_HEAD, hidden, config.vocab_size),))
     return Layout(tuple(linears), floats)
+
+
+def fused_sizes(layout: Layout) -> dict[str, tuple[int, int]]:
+    """Module that holds the layers of one input where they are fused -> its K and N."""
+    found = {}
+    for together in layout.linears:
+        names = [linear.name for linear in together]
+        size = sum(linear.out_features for linear in together)
+        found[fused_name(names)] = (together[0].in_features, size)
+    return found
 
 
 def _linears(name: str, config: DecoderConfig) -> Iterator[tuple[Linear, ...]]:

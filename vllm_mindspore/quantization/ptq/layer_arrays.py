@@ -65,5 +65,9 @@ class LayerArrays:
         """Raises ValueError: problems end the work where they are found."""
         raise ValueError(problem)
 
+    def place(self, name: str) -> str:
+        """Tensor and file, for messages."""
+        return f"tensor {name}"
+
     def finish(self) -> None:
         """Everything was checked when it was taken."""

@@ -57,6 +57,9 @@ class TensorSource(Protocol):
     def note(self, problem: str) -> None:
         """Adds a problem to those that end the load."""
 
+    def place(self, name: str) -> str:
+        """Tensor and file, for messages."""
+
 
 class Kind(enum.IntEnum):
     """How layers are computed. The values are those of ProjectionKind (ops/core/projection.h)."""
