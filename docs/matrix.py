@@ -352,9 +352,13 @@ REFUSED = (
     ),
     Refused("Multimodal requests", "text or token ids", "config_checks:check_request"),
     Refused("Prompt embeddings", "text or token ids", "config_checks:_prompt_embeds"),
-    Refused("Other quantization methods", "the original checkpoint", "config_checks:_quantization"),
     Refused(
-        "`--kv-cache-dtype` other than the checkpoint's", "`auto`", "config_checks:_kv_cache_dtype"
+        "Other quantization methods", "the original checkpoint", "checkpoint_checks:quantization"
+    ),
+    Refused(
+        "`--kv-cache-dtype` other than the checkpoint's",
+        "`auto`",
+        "checkpoint_checks:kv_cache_dtype",
     ),
     Refused(
         "Sliding-window attention", "`--disable-sliding-window`", "config_checks:_sliding_window"

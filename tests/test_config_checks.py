@@ -62,7 +62,7 @@ WINDOW = {"use_sliding_window": True, "sliding_window": 4096}
         ({"weight_transfer_config": {"backend": "nccl"}}, "Weight transfer"),
         ({"quantization": "awq"}, "quantization='awq'"),
         ({"quantization": "fp8"}, "quantization='fp8'"),
-        ({"load_format": "sparse_quant"}, "load_format='sparse_quant'"),
+        ({"load_format": "sparse_quant"}, "load_format='sparse_quant' for"),
         ({"load_format": "pt"}, "load_format='pt'"),
         ({"load_format": "BOGUS"}, "load_format='bogus'"),
         ({"kv_cache_dtype": "fp8"}, "kv_cache_dtype='fp8'"),

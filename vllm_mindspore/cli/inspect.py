@@ -7,6 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
+from vllm_mindspore.inspection import compressed
 from vllm_mindspore.inspection.report import as_json, as_text, inspect
 
 NAME = "inspect"
@@ -21,9 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; returns 1 when the checkpoint has problems."""
-    report = inspect(args.folder)
-    print(json.dumps(as_json(report), indent=1) if args.json else as_text(report))
-    return 1 if report.problems else 0
+    if compressed.is_compressed(args.folder):
+        ranks = compressed.inspect(args.folder)
+        content, text = compressed.as_json(ranks), compressed.as_text(ranks)
+    else:
+        report = inspect(args.folder)
+        content, text = as_json(report), as_text(report)
+    print(json.dumps(content, indent=1) if args.json else text)
+    return 1 if content["problems"] else 0
 
 
 def _folder(text: str) -> Path:

@@ -26,6 +26,7 @@ from vllm_mindspore.model_executor.model_loader.safetensors_header import (
 from vllm_mindspore.model_executor.models import registry
 from vllm_mindspore.model_executor.models.config import decoder_config
 from vllm_mindspore.model_executor.models.layout import Layout, layout_of
+from vllm_mindspore.quantization.sharding import Rank
 from vllm_mindspore.quantization.sparse_description import SparseDescription
 
 Found = TypeVar("Found")
@@ -75,16 +76,17 @@ class Checkpoint:
 def read(folder: Path) -> Checkpoint:
     """The checkpoint in `folder`."""
     found = Checkpoint(folder)
-    found.config = found.attempt(lambda: _config(folder)) or {}
+    found.config = found.attempt(lambda: config_of(folder)) or {}
     found.attempt(lambda: _read_headers(found))
     problems = len(found.problems)
     found.quantization = found.attempt(lambda: _quantization(found))
     found.unclear = len(found.problems) > problems
-    found.layout = found.attempt(lambda: _layout(found))
+    found.layout = found.attempt(lambda: layout_of_rank(found, Rank(0, 1)))
     return found
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def config_of(folder: Path) -> dict[str, Any]:
+    """The config.json of a folder. Raises ValueError for a broken one."""
     with open_regular(folder / CONFIG) as stream:
         return strict_json.parse_object(stream.read(), str(folder / CONFIG))
 
@@ -114,7 +116,12 @@ def _header(file: Path) -> dict[str, TensorInfo]:
         return read_header(stream, file)
 
 
-def _layout(found: Checkpoint) -> Layout | None:
+def layout_of_rank(found: Checkpoint, rank: Rank) -> Layout | None:
+    """The tensors of one rank of the model; None without a config.json.
+
+    Raises:
+        ValueError: the model is not served, or not by so many ranks.
+    """
     if not found.config:
         return None
     architecture = registry.decoder_of(found.architecture)
@@ -125,17 +132,17 @@ def _layout(found: Checkpoint) -> Layout | None:
         )
     found.pools = architecture != found.architecture
     preflight.check_sizes(found.folder, found.config)
-    return _with_defaults(found)
+    return _with_defaults(found, rank)
 
 
-def _with_defaults(found: Checkpoint) -> Layout:
+def _with_defaults(found: Checkpoint, rank: Rank) -> Layout:
     """By config.json with what transformers fills in for its model type."""
     from transformers import AutoConfig  # takes seconds
 
     fields = {name: value for name, value in found.config.items() if name != "model_type"}
     try:
         config = AutoConfig.for_model(str(found.config.get("model_type")), **fields)
-        return layout_of(config.model_type, decoder_config(config))
+        return layout_of(config.model_type, decoder_config(config).of_rank(rank))
     except Exception as error:  # the library raises no narrower one
         text = f"{error!s:.500}".removeprefix(f"{CONFIG}: ")
         raise ValueError(f"{found.folder / CONFIG}: {text}") from error
