@@ -46,7 +46,7 @@ FRONT_END = (
     *("quantization.sparse_description", "quantization.sparse_codec"),
     "model_executor.model_loader.rank_files",
     *("registered_model", "cli", "quantization.description", "quantization.vllm_names"),
-    "quantization.kv_cache",
+    *("quantization.kv_cache", "device.sparse_weights"),
     *("quantization.ptq.policy", "quantization.ptq.job", "quantization.ptq.calibration_data"),
     *("quantization.ptq.float_checkpoint", "quantization.ptq.output_folder"),
     *("model_executor.models.registry", "model_executor.model_loader.quantization_files"),

@@ -71,19 +71,33 @@ int vmo_core_quantize(const vmo_tensor* x, int kind, const vmo_tensor* scale, co
   return call("quantize", body, {needed(x), maybe(scale), maybe(offset), needed(codes), maybe(token_scale)});
 }
 
-int vmo_core_int8_linear(const vmo_tensor* codes, const vmo_tensor* token_scale, int weights, const vmo_tensor* w,
-                         const vmo_tensor* y) {
-  constexpr int kEach = 4;
+namespace {
+
+// `each`: tensors of a weight, the last one being an index where there are five.
+int call_int8_linear(const char* op, int each, const vmo_tensor* codes, const vmo_tensor* token_scale, int weights,
+                     const vmo_tensor* w, const vmo_tensor* y) {
   const int given = weights < 1 || weights > vmo::kMaxWeights ? 0 : weights;
   const auto body = [&] {
     vmo::Int8Weight list[vmo::kMaxWeights];
     for (int i = 0; i < given; ++i) {
-      const vmo_tensor* one = w + i * kEach;
-      list[i] = {one[0], one[1], one[2], one[3]};
+      const vmo_tensor* one = w + i * each;
+      list[i] = {one[0], one[1], one[2], one[3], each == 5 ? one[4] : kAbsent};
     }
-    return vmo::int8_linear("int8_linear", *codes, optional(token_scale), weights, list, *y);
+    return vmo::int8_linear(op, *codes, optional(token_scale), weights, list, *y);
   };
-  return call("int8_linear", body, {needed(codes), maybe(token_scale), Views{w, given * kEach}, needed(y)});
+  return call(op, body, {needed(codes), maybe(token_scale), Views{w, given * each}, needed(y)});
+}
+
+}  // namespace
+
+int vmo_core_int8_linear(const vmo_tensor* codes, const vmo_tensor* token_scale, int weights, const vmo_tensor* w,
+                         const vmo_tensor* y) {
+  return call_int8_linear("int8_linear", 4, codes, token_scale, weights, w, y);
+}
+
+int vmo_core_sparse_linear(const vmo_tensor* codes, const vmo_tensor* token_scale, int weights, const vmo_tensor* w,
+                           const vmo_tensor* y) {
+  return call_int8_linear("sparse_linear", 5, codes, token_scale, weights, w, y);
 }
 
 int vmo_core_weight_only_linear(const vmo_tensor* x, int bits, int64_t group, int weights, const vmo_tensor* w,

@@ -23,6 +23,8 @@ int vmo_isa_supported(const char* name) {
 
 int vmo_set_isa(const char* name) { return vmo::set_isa(name); }
 
+void vmo_set_vbmi2(int on) { vmo::set_vbmi2(on != 0); }
+
 int vmo_num_threads() { return vmo::num_threads(); }
 
 int vmo_set_num_threads(int n) {

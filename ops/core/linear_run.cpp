@@ -129,15 +129,19 @@ void run_weight_only(void (*kernel)(const WeightOnlyArgs&, const Tile&), const W
             [&](const Tile& tile) { kernel(args, tile); });
 }
 
-void run_int8_linear(const ElementKernels& kernels, const Packing& packing, size_t element, const Int8LinearArgs& args) {
-  const auto run = [&](const Int8LinearArgs& group) {
-    for_tiles(group.weights, group.cols, group.rows, group.inner, sizeof(int8_t),
-              [&](const Tile& tile) { kernels.int8_linear(group, tile); });
-  };
+void for_int8_groups(const Packing& packing, size_t element, const Int8LinearArgs& args,
+                     const std::function<void(const Int8LinearArgs&)>& run) {
   if (!packs(packing, args.rows, args.inner)) return run(args);
   for_packed_groups(packing, sizeof(int8_t), element, args, [&](Int8LinearArgs group, int64_t row) {
     if (args.token_scale != nullptr) group.token_scale = args.token_scale + row;
     run(group);
+  });
+}
+
+void run_int8_linear(const ElementKernels& kernels, const Packing& packing, size_t element, const Int8LinearArgs& args) {
+  for_int8_groups(packing, element, args, [&](const Int8LinearArgs& group) {
+    for_tiles(group.weights, group.cols, group.rows, group.inner, sizeof(int8_t),
+              [&](const Tile& tile) { kernels.int8_linear(group, tile); });
   });
 }
 

@@ -2,6 +2,8 @@
 // Threaded execution of matrix products whose arguments have been checked.
 #pragma once
 
+#include <functional>
+
 #include "vmo/kernel_table.h"
 
 namespace vmo {
@@ -11,6 +13,11 @@ void set_batch_invariant(bool on);
 
 void run_linear(const ElementKernels& kernels, size_t element, const LinearArgs& args);
 void run_int8_linear(const ElementKernels& kernels, const Packing& packing, size_t element, const Int8LinearArgs& args);
+// The same of compressed weights.
+void run_sparse_linear(const ElementKernels& kernels, const KernelTable& table, size_t element, const Int8LinearArgs& args);
+// Calls run(group) for groups of rows: packed together where the packing says so.
+void for_int8_groups(const Packing& packing, size_t element, const Int8LinearArgs& args,
+                     const std::function<void(const Int8LinearArgs&)>& run);
 // `kernel`: that of the codes.
 void run_weight_only(void (*kernel)(const WeightOnlyArgs&, const Tile&), const WeightOnlyArgs& args);
 void run_gate_up(const ElementKernels& kernels, size_t element, const GateUpArgs& args);

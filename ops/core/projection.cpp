@@ -66,15 +66,39 @@ Status read_group(const char* op, const TensorView& descriptor, Projection* out)
               static_cast<int>(out->kind), static_cast<long long>(out->group), static_cast<long long>(offsets));
 }
 
+// How many weights there are, and that they are compressed, if they are.
+Status read_coding(const char* op, const TensorView& descriptor, Projection* out) {
+  const int64_t given = descriptor.shape[0] - kDescriptorElements;
+  if (given == 0) return kOk;
+  if (given > out->weights) {
+    return fail(op, "the descriptor of a projection has %lld compressed weights; expected 1 to %d",
+                static_cast<long long>(given), out->weights);
+  }
+  for (int64_t i = 0; i < given; ++i) {
+    const int64_t coding = index_at(descriptor, kDescriptorElements + i);
+    if (coding == static_cast<int64_t>(WeightCoding::kTileBitmap)) continue;
+    return fail(op, "the descriptor of a projection has the unknown coding %lld of weights; expected 1 (tile-bitmap)",
+                static_cast<long long>(coding));
+  }
+  out->weights = static_cast<int>(given);
+  out->compressed = true;
+  return out->weight_only() ? fail(op, "a projection of kind %d has compressed weights", static_cast<int>(out->kind)) : kOk;
+}
+
 Status read_descriptor(const char* op, const TensorView& descriptor, Projection* out) {
-  VMO_TRY(require_vector(op, "descriptor", descriptor, DType::kInt32, kDescriptorElements));
+  const bool longer = descriptor.ndim == 1 && descriptor.shape[0] > kDescriptorElements;
+  const int64_t elements = longer ? descriptor.shape[0] : int64_t{kDescriptorElements};
+  VMO_TRY(require_vector(op, "descriptor", descriptor, DType::kInt32, elements));
   const int64_t kind = index_at(descriptor, kDescriptorKind);
   if (kind < 0 || kind > static_cast<int64_t>(ProjectionKind::kWeightInt4)) {
     return fail(op, "the descriptor of a projection has the unknown kind %lld", static_cast<long long>(kind));
   }
   out->kind = static_cast<ProjectionKind>(kind);
   out->inner = index_at(descriptor, kDescriptorInner);
-  if (out->inner > 0) return read_group(op, descriptor, out);
+  if (out->inner > 0) {
+    VMO_TRY(read_coding(op, descriptor, out));
+    return read_group(op, descriptor, out);
+  }
   return fail(op, "the descriptor of a projection has %lld inputs; expected at least 1",
               static_cast<long long>(out->inner));
 }
@@ -88,14 +112,22 @@ int64_t row_extent(const Projection& projection) {
 Status read_weights(const char* op, const char* name, TensorList* list, bool biased, Projection* out) {
   for (int i = 0; i < out->weights; ++i) {
     VMO_TRY(list->take(op, &out->w[i].weight));
-    VMO_TRY(require_shape(op, name, out->w[i].weight, {kAny, row_extent(*out)}));
+    if (out->compressed) {
+      VMO_TRY(require_rank(op, name, out->w[i].weight, 1));
+    } else {
+      VMO_TRY(require_shape(op, name, out->w[i].weight, {kAny, row_extent(*out)}));
+    }
   }
+  for (int i = 0; out->compressed && i < out->weights; ++i) VMO_TRY(list->take(op, &out->w[i].index));
   for (int i = 0; biased && i < out->weights; ++i) VMO_TRY(list->take(op, &out->w[i].bias));
   return kOk;
 }
 
 Status read_scales(const char* op, TensorList* list, Projection* out) {
-  for (int i = 0; i < out->weights; ++i) VMO_TRY(list->take(op, &out->w[i].scale));
+  for (int i = 0; i < out->weights; ++i) {
+    VMO_TRY(list->take(op, &out->w[i].scale));
+    if (out->compressed) VMO_TRY(require_rank(op, "scale", out->w[i].scale, 1));
+  }
   for (int i = 0; out->has_offsets && i < out->weights; ++i) VMO_TRY(list->take(op, &out->offsets[i]));
   if (out->weight_only()) return kOk;
   ActivationCodes& codes = out->codes;
@@ -129,9 +161,14 @@ Status read_projection(const char* op, const char* name, TensorList* list, int w
   return kOk;
 }
 
+int64_t outputs_of(const Projection& projection, int weight) {
+  const Int8Weight& w = projection.w[weight];
+  return projection.compressed ? w.scale.shape[0] : w.weight.shape[0];
+}
+
 int64_t width_of(const Projection& projection) {
   int64_t width = 0;
-  for (int i = 0; i < projection.weights; ++i) width += projection.w[i].weight.shape[0];
+  for (int i = 0; i < projection.weights; ++i) width += outputs_of(projection, i);
   return width;
 }
 

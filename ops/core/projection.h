@@ -28,8 +28,12 @@ enum class ProjectionKind : int32_t {
   kFloat = -1, kDivide = 0, kMultiply = 1, kPerToken = 2, kWeightInt8 = 3, kWeightInt4 = 4
 };
 
+// How compressed weights are coded; the values are those of descriptors.
+enum class WeightCoding : int32_t { kTileBitmap = 1 };
+
 // Elements of a descriptor int32: the kind and K; where only weights are quantized the elements along K of a group (0: one
-// group), and 1 if weights have offsets; else two zeros.
+// group), and 1 if weights have offsets; else two zeros. Where weights are compressed the coding of each follows: there may
+// be fewer of them than layers, one holding the outputs of several.
 enum DescriptorElement { kDescriptorKind, kDescriptorInner, kDescriptorGroup, kDescriptorOffsets, kDescriptorElements };
 
 struct Projection {
@@ -42,6 +46,7 @@ struct Projection {
   int64_t group = 0;
   bool has_offsets = false;
   TensorView offsets[kMaxWeights];
+  bool compressed = false;
 
   bool quantized() const { return kind != ProjectionKind::kFloat; }
   bool weight_only() const { return kind >= ProjectionKind::kWeightInt8; }
@@ -50,13 +55,14 @@ struct Projection {
 // Takes the tensors of a projection of `weights` weights off the list; `name` is that of the weights in messages.
 //
 // Of floats: the weights [N, K], then as many biases [N] if `biased`.
-// Quantized: a descriptor, which is what tells them apart; the weights int8 [N, K], the biases as above, as many scales
-// float32 [N]; then with static scales as many quant_bias int32 [N] and the input's scale and offset, both float32 [K];
+// Quantized: a descriptor, which is what tells them apart; the weights int8 [N, K], or compressed ones int8 [C] and as many
+// indexes int8 [8 * tiles]; the biases as above, as many scales float32 [N]; then with static scales as many quant_bias int32 [N] and the input's scale and offset, both float32 [K];
 // per token the factors float32 [K] of the input. Where only weights are quantized they and their scales are those of
 // CodedWeight (vmo/core.h), and as many offsets follow if there are any.
 Status read_projection(const char* op, const char* name, TensorList* list, int weights, bool biased, Projection* out);
 
-// Outputs per row.
+// Outputs of one weight, and of all.
+int64_t outputs_of(const Projection& projection, int weight);
 int64_t width_of(const Projection& projection);
 
 // y [..., N1+N2+..] of x [..., K].

@@ -62,11 +62,20 @@ struct MlpSpace {
   TensorView gate_up;  // of quantized projections
 };
 
+// Half of the outputs: two weights have as many, one holds both halves.
+Status activated_width(const char* op, const Projection& gate_up, int64_t* out) {
+  const int64_t width = width_of(gate_up);
+  *out = width / 2;
+  if (width % 2 == 0 && (gate_up.weights == 1 || outputs_of(gate_up, 0) == width / 2)) return kOk;
+  return fail(op, "gate and up have %lld outputs together; expected as many of each", static_cast<long long>(width));
+}
+
 Status mlp_space(const char* op, const MlpSublayer& args, MlpSpace* space) {
   VMO_TRY(check_input(op, args.in));
   const DType dtype = args.in.x.dtype;
   const int64_t tokens = args.in.x.shape[0], hidden = args.in.x.shape[1];
-  const int64_t inner = args.gate_up.w[0].weight.shape[0];
+  int64_t inner = 0;
+  VMO_TRY(activated_width(op, args.gate_up, &inner));
   VMO_TRY(workspace(op, ScratchSlot::kNarrow, dtype, tokens, hidden, hidden, &space->normed));
   VMO_TRY(workspace(op, ScratchSlot::kWide, dtype, tokens, inner, inner, &space->activated));
   if (!args.gate_up.quantized()) return kOk;

@@ -56,6 +56,11 @@ Isa detect_x86_level() {
   return Isa::kAmx;
 }
 
+bool detect_x86_vbmi2() {
+  const Registers leaf7 = cpuid(7, 0);
+  return detect_x86_level() >= Isa::kAvx512 && bit(leaf7.ecx, 6) && bit(leaf7.ecx, 11);
+}
+
 bool request_amx() {
 #if defined(VMO_EMULATE_AMX)
   return true;

@@ -53,6 +53,7 @@ Status check(const char* op, const char* source, const char* name, Isa* out) {
 }
 
 std::atomic<const KernelTable*> g_active{nullptr};
+std::atomic<bool> g_vbmi2{true};
 
 }  // namespace
 
@@ -109,6 +110,18 @@ const char* active_isa_name() {
   const KernelTable* active = active_kernels("vmo_isa_name");
   return active == nullptr ? "" : active->name;
 }
+
+#if defined(__x86_64__) && !defined(VMO_PORTABLE_ONLY)
+const SparseKernels& sparse_kernels(const KernelTable& table) {
+  static const bool available = detect_x86_vbmi2();
+  const bool avx512 = &table != generic_kernels() && &table != avx2_kernels();
+  return available && avx512 && g_vbmi2.load(std::memory_order_relaxed) ? *avx512_vbmi2_sparse() : table.sparse;
+}
+#else
+const SparseKernels& sparse_kernels(const KernelTable& table) { return table.sparse; }
+#endif
+
+void set_vbmi2(bool on) { g_vbmi2 = on; }
 
 #if !defined(__x86_64__) || defined(VMO_PORTABLE_ONLY)
 bool request_amx() { return false; }

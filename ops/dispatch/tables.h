@@ -11,5 +11,7 @@ const KernelTable* avx2_kernels();
 const KernelTable* avx512_kernels();
 const KernelTable* avx512_bf16_kernels();
 const KernelTable* amx_kernels();
+// Needs more than the table beside which it is used.
+const SparseKernels* avx512_vbmi2_sparse();
 
 }  // namespace vmo

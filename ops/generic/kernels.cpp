@@ -3,6 +3,7 @@
 #include "generic/vec.h"
 
 #include "generic/dot.h"
+#include "generic/sparse.h"
 
 #include "dispatch/tables.h"
 #include "kernels/all.inl"

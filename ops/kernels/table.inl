@@ -11,6 +11,7 @@ ElementKernels element_kernels() {
   kernels.gate_up = gate_up<T>;
   kernels.quantize = quantize<T>;
   kernels.int8_linear = int8_linear<T>;
+  kernels.int8_store = store_dequantized<T>;
   if constexpr (sizeof(T) == 2) {
     kernels.int8_weight = weight_only<T, int8_t>;
     kernels.int4_weight = weight_only<T, Int4Pair>;
@@ -27,7 +28,7 @@ ElementKernels element_kernels() {
 }
 
 inline KernelTable kernel_table(const char* name) {
-  return {name, {element_kernels<float>(), element_kernels<Half>(), element_kernels<BFloat16>()}, {}};
+  return {name, {element_kernels<float>(), element_kernels<Half>(), element_kernels<BFloat16>()}, {}, sparse_kernels()};
 }
 
 }  // namespace

@@ -46,15 +46,28 @@ int first_weight(int first, const int* ndims, int64_t** shapes) {
   return ndims[first] == 1 && !unknown_rank(ndims[first], shapes[first]) ? first + 1 : first;
 }
 
-// x [..., K] and a projection to N_i -> [..., sum of N_i]
-Shape linear_shape(const int* ndims, int64_t** shapes, int weights) {
+// Outputs of a projection of `weights` weights that the tensors from `first` on are. Compressed weights are vectors that do not
+// show how many they have, their scales do: behind streams, indexes and maybe biases. The descriptor is longer by the number of
+// such weights.
+int64_t outputs_of(int first, const int* ndims, int64_t** shapes, int weights, bool biased) {
+  constexpr int64_t kPlainDescriptor = 4;
+  int behind = first_weight(first, ndims, shapes);
+  const int64_t compressed = behind == first ? 0 : shapes[first][0] - kPlainDescriptor;
+  if (compressed > 0) {
+    weights = compressed < weights ? static_cast<int>(compressed) : weights;
+    behind += biased ? 3 * weights : 2 * weights;
+  }
   int64_t total = 0;
-  const int first = first_weight(1, ndims, shapes);
-  for (int i = first; i < first + weights; ++i) {
+  for (int i = behind; i < behind + weights; ++i) {
     const int64_t rows = rows_of(ndims[i], shapes[i]);
     total = rows < 0 || total < 0 ? kUnknownExtent : total + rows;
   }
-  return with_last(ndims[0], shapes[0], total);
+  return total;
+}
+
+// x [..., K] and a projection to N_i -> [..., sum of N_i]
+Shape linear_shape(const int* ndims, int64_t** shapes, int weights, bool biased) {
+  return with_last(ndims[0], shapes[0], outputs_of(1, ndims, shapes, weights, biased));
 }
 
 }  // namespace
@@ -64,8 +77,8 @@ Shape linear_shape(const int* ndims, int64_t** shapes, int weights) {
 #define VMO_TYPE_PARAMETERS Types types, mindspore::AotExtra *
 
 // Inference of a kernel that has a projection of `weights` weights behind x.
-#define VMO_INFER_LINEAR(name, weights)                                                                     \
-  VMO_API Shape name##InferShape(VMO_SHAPE_PARAMETERS) { return linear_shape(ndims, shapes, weights); } \
+#define VMO_INFER_LINEAR(name, weights, biased)                                                                     \
+  VMO_API Shape name##InferShape(VMO_SHAPE_PARAMETERS) { return linear_shape(ndims, shapes, weights, biased); } \
   VMO_API mindspore::TypeId name##InferType(VMO_TYPE_PARAMETERS) { return types[0]; }
 
 // Inference of a kernel whose output is like its first tensor.
@@ -85,18 +98,17 @@ Shape linear_shape(const int* ndims, int64_t** shapes, int weights) {
 #pragma clang diagnostic ignored "-Wreturn-type-c-linkage"
 #endif
 
-VMO_INFER_LINEAR(vmo_linear_1, 1)
-VMO_INFER_LINEAR(vmo_linear_2, 2)
-VMO_INFER_LINEAR(vmo_linear_3, 3)
-VMO_INFER_LINEAR(vmo_linear_bias_1, 1)
-VMO_INFER_LINEAR(vmo_linear_bias_2, 2)
-VMO_INFER_LINEAR(vmo_linear_bias_3, 3)
-VMO_INFER_LINEAR(vmo_gate_up_swiglu, 1)
+VMO_INFER_LINEAR(vmo_linear_1, 1, false)
+VMO_INFER_LINEAR(vmo_linear_2, 2, false)
+VMO_INFER_LINEAR(vmo_linear_3, 3, false)
+VMO_INFER_LINEAR(vmo_linear_bias_1, 1, true)
+VMO_INFER_LINEAR(vmo_linear_bias_2, 2, true)
+VMO_INFER_LINEAR(vmo_linear_bias_3, 3, true)
+VMO_INFER_LINEAR(vmo_gate_up_swiglu, 1, false)
 
 // hidden [T, K], rows [R], a projection to V -> float32 [R, V]
 VMO_API Shape vmo_lm_headInferShape(VMO_SHAPE_PARAMETERS) {
-  const int weight = first_weight(2, ndims, shapes);
-  return {rows_of(ndims[1], shapes[1]), rows_of(ndims[weight], shapes[weight])};
+  return {rows_of(ndims[1], shapes[1]), outputs_of(2, ndims, shapes, 1, false)};
 }
 VMO_API mindspore::TypeId vmo_lm_headInferType(Types, mindspore::AotExtra*) { return kFloat32; }
 

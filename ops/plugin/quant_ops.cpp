@@ -115,6 +115,23 @@ Status run_quant_matmul(const Arguments& args) {
   return int8_linear(args.op(), x, token_scale, 1, &weight, y);
 }
 
+// x int8 [..., K], weight int8 [C] (compressed), deq_scale int64 [N], compress_idx int8, bias int32 [N] -> y float16 [..., N]
+Status run_sparse_matmul(const Arguments& args) {
+  TensorView x, scale, y;
+  Int8Weight weight;
+  VMO_TRY(args.require_count(6));
+  VMO_TRY(args.input(0, &x));
+  VMO_TRY(args.input(1, &weight.weight));
+  VMO_TRY(args.input(2, &scale));
+  VMO_TRY(args.input(3, &weight.index));
+  VMO_TRY(args.input(4, &weight.quant_bias));
+  VMO_TRY(args.output(1, &y));
+  if (weight.index.data == nullptr) return fail(args.op(), "argument compress_idx is missing");
+  VMO_TRY(require_rank(args.op(), "deq_scale", scale, 1));
+  VMO_TRY(float_parameters(args.op(), "deq_scale", scale, scale.shape[0], ScratchSlot::kMaterialise1, &weight.scale));
+  return int8_linear(args.op(), x, TensorView{}, 1, &weight, y);
+}
+
 // Scales or offsets as float32 [cols, groups] from [cols], or a matrix like that or turned; null data for None.
 Status group_parameters(const char* op, const char* name, const TensorView& given, int64_t cols, int64_t groups,
                         bool turn, ScratchSlot slot, TensorView* out) {
@@ -194,4 +211,5 @@ Status run_weight_quant_matmul(const Arguments& args) {
 VMO_DEFINE_BUILTIN(QuantV2, vmo::plugin::run_quant)
 VMO_DEFINE_BUILTIN(DynamicQuantExt, vmo::plugin::run_dynamic_quant)
 VMO_DEFINE_BUILTIN(QuantBatchMatmul, vmo::plugin::run_quant_matmul)
+VMO_DEFINE_BUILTIN(QuantLinearSparse, vmo::plugin::run_sparse_matmul)
 VMO_DEFINE_BUILTIN(WeightQuantBatchMatmul, vmo::plugin::run_weight_quant_matmul)

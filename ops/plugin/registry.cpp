@@ -12,7 +12,7 @@ namespace {
 constexpr const char* kNames[] = {
     "AddRmsNorm", "AllGather", "AllReduce", "ApplyRotaryPosEmb", "Cast", "Dense", "DynamicQuantExt", "Embedding", "Gather", "MatMul",
     "PagedAttention", "QuantBatchMatmul", "QuantV2", "Reshape", "ReshapeAndCache", "RmsNorm", "RotaryPositionEmbedding",
-    "SiLU", "SplitWithSize", "Swiglu", "TensorMove", "WeightQuantBatchMatmul", "ZerosLike",
+    "QuantLinearSparse", "SiLU", "SplitWithSize", "Swiglu", "TensorMove", "WeightQuantBatchMatmul", "ZerosLike",
 };
 
 }  // namespace

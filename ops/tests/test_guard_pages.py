@@ -12,6 +12,7 @@ import pytest
 
 from ops.tests import reference
 from ops.tests.native import DENSE, Native, Tensor, empty, tensor
+from ops.tests.sparse_weights import readers, sparse
 from ops.tests.test_int8_cache import case_of
 
 PAGE = mmap.PAGESIZE
@@ -87,6 +88,26 @@ def test_int8(
         isa.call("quantize", x, 0, *inners, codes, None)
         isa.call("quantize", x, 2, inners[0], None, codes, token_scale)
         isa.call("int8_linear", codes, token_scale, 1, [w, scale, quant_bias, bias], y)
+
+
+@pytest.mark.parametrize("at_end", [True, False])
+@pytest.mark.parametrize("noise", [False, True])
+def test_sparse(
+    isa: Native, guards: Guards, at_end: bool, noise: bool, rng: np.random.Generator
+) -> None:
+    """Streams of noise, too: nobody has validated them."""
+    sizes = ((1, 3, 37), (2, 17, 257), (5, 130, 64), (9, 7, 65), (20, 129, 300), (1, 128, 256))
+    for rows, cols, inner in sizes:
+        weight = sparse(rng, cols, inner, 0.5)
+        if noise:
+            stream = weight.stream.array
+            stream[...] = np.where(rng.random(stream.size) < 0.7, -1, rng.integers(-9, 9))
+        given = [guards.place(part, at_end=at_end) for part in weight.compressed() if part]
+        x = rng.integers(-128, 128, (rows, inner), np.int8)
+        codes = guards.place(Tensor(x, "int8"), at_end=at_end)
+        y = guards.place(empty((rows, cols), "float32"), at_end=at_end)
+        for _ in readers(isa):
+            isa.call("sparse_linear", codes, None, 1, given, y)
 
 
 @pytest.mark.parametrize("dtype", DENSE[1:])

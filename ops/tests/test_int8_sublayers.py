@@ -24,15 +24,21 @@ from ops.tests.test_sublayers import (
     attention,
     copies,
 )
+from vllm_mindspore.device import sparse_weights
 from vllm_mindspore.quantization import primitives
 
 SIZES = [HEADS * DIM, KV_HEADS * DIM, KV_HEADS * DIM]
 STATIC, PER_TOKEN = "static", "per token"
 # Weights alone; of the first some have offsets.
 WEIGHT_INT8, WEIGHT_INT4 = "int8 weights", "int4 weights"
+# Compressed weights: one for each layer, or one for all layers of an input.
+SPARSE, SPARSE_FUSED = "compressed", "compressed together"
 KINDS = {STATIC: 0, PER_TOKEN: 2, WEIGHT_INT8: 3, WEIGHT_INT4: 4}  # vmo::ProjectionKind
+KINDS |= {SPARSE: 0, SPARSE_FUSED: 0}
 # float32 is not for weights alone.
-EACH_PAIR = [(dtype, scheme) for dtype in DENSE for scheme in (STATIC, PER_TOKEN)]
+EACH_PAIR = [
+    (dtype, scheme) for dtype in DENSE for scheme in (STATIC, PER_TOKEN, SPARSE, SPARSE_FUSED)
+]
 EACH_PAIR += [(dtype, scheme) for dtype in DENSE[1:] for scheme in (WEIGHT_INT8, WEIGHT_INT4)]
 
 
@@ -51,11 +57,22 @@ class Projection:
             return tensor(rng.uniform(low, high, size), "float32")
 
         self.scheme, self.inner = scheme, inner
+        if scheme == SPARSE_FUSED and len(sizes) > 1:
+            joined = np.concatenate([each.array for each in biases]) if biases else None
+            biases = [] if joined is None else [Tensor(joined, biases[0].dtype)]
+            sizes = [sum(sizes)]
         limit = 8 if scheme == WEIGHT_INT4 else 128
         codes = [rng.integers(-limit, limit, (size, inner), np.int8) for size in sizes]
         if scheme == WEIGHT_INT4:
             codes = [primitives.int4_blocks(each) for each in codes]
         self.weights = [Tensor(each, "int8") for each in codes]
+        self.indexes: list[Tensor] = []
+        self.streams: list[Tensor] = []
+        if scheme in (SPARSE, SPARSE_FUSED):
+            coded = [sparse_weights.encode(each) for each in codes]
+            self.streams = [Tensor(stream, "int8") for stream, _ in coded]
+            self.indexes = [Tensor(index, "int8") for _, index in coded]
+            scheme = STATIC
         self.biases = biases
         self.scales = [floats(1e-5, 1e-4, size) for size in sizes]
         sums = [rng.integers(-5000, 5000, size, np.int32) for size in sizes]
@@ -67,8 +84,10 @@ class Projection:
 
     def tensors(self) -> list[Tensor]:
         numbers = [KINDS[self.scheme], self.inner, 0, int(bool(self.offsets))]
+        numbers += [1] * len(self.indexes)
         descriptor = Tensor(np.array(numbers, np.int32), "int32")
-        parts = [*self.weights, *self.biases, *self.scales, *self.offsets, *self.quant_biases]
+        weights = [*(self.streams or self.weights), *self.indexes]
+        parts = [*weights, *self.biases, *self.scales, *self.offsets, *self.quant_biases]
         return [descriptor, *parts, *self.input]
 
     def run(self, library: Native, x: Tensor) -> Tensor:
@@ -79,7 +98,7 @@ class Projection:
             library.call("weight_only_linear", x, bits, 0, len(self.weights), flat, y)
             return y
         codes = Tensor(np.zeros(x.array.shape, np.int8), "int8")
-        static = self.scheme == STATIC
+        static = self.scheme != PER_TOKEN
         scales = None if static else empty((len(x.array),), "float32")
         offset = self.input[1] if static else None
         library.call("quantize", x, 0 if static else 2, self.input[0], offset, codes, scales)
@@ -235,6 +254,10 @@ def test_lists_that_end_early_are_refused(library: Native, rng: np.random.Genera
         ([3, HIDDEN, -64, 0], "of kind 3 has groups of -64 and offsets 0"),
         ([3, HIDDEN, 0, 2], "of kind 3 has groups of 0 and offsets 2"),
         ([0, HIDDEN], "argument descriptor has shape [2]; expected [4]"),
+        ([0, HIDDEN, 0, 0, 2], "the unknown coding 2 of weights; expected 1 (tile-bitmap)"),
+        ([0, HIDDEN, 0, 0, 1, 1, 1], "has 3 compressed weights; expected 1 to 2"),
+        ([3, HIDDEN, 0, 0, 1], "a projection of kind 3 has compressed weights"),
+        ([0, HIDDEN, 0, 0, 1], f"shape [{INNER}, {HIDDEN}]; expected 1 dimensions"),
     ],
 )
 def test_descriptors_that_do_not_fit_are_refused(
@@ -272,6 +295,37 @@ def test_weights_alone_take_no_memory_for_codes(
     library.control.start_footprint()
     library.call("mlp_sublayer", [*call, *outputs], len(call))
     assert library.control.stop_footprint() == TOKENS * 2 * (HIDDEN + INNER + 2 * INNER)
+
+
+def test_compressed_halves_must_be_equal(library: Native, rng: np.random.Generator) -> None:
+    """One weight of an odd number of outputs, two of different numbers."""
+    for scheme, sizes in ((SPARSE_FUSED, [INNER, INNER + 1]), (SPARSE, [INNER + 2, INNER - 2])):
+        call = [tensor(rng.standard_normal(s), "float32") for s in ((2, HIDDEN), (2, HIDDEN))]
+        call.append(tensor(rng.standard_normal(HIDDEN), "float32"))
+        call += Projection(rng, scheme, sizes, HIDDEN, []).tensors()
+        call += Projection(rng, SPARSE, [HIDDEN], INNER, []).tensors()
+        call.append(tensor([EPSILON], "float32"))
+        outputs = [empty((2, HIDDEN), "float32") for _ in range(2)]
+        message = f"gate and up have {sum(sizes)} outputs together; expected as many of each"
+        with pytest.raises(NativeError, match=message):
+            library.call("mlp_sublayer", [*call, *outputs], len(call))
+
+
+def test_compressed_weights_take_the_same_work_memory(
+    library: Native, rng: np.random.Generator
+) -> None:
+    taken = []
+    for scheme in (STATIC, SPARSE, SPARSE_FUSED):
+        call = [tensor(rng.standard_normal(s), "float32") for s in ((TOKENS, HIDDEN),) * 2]
+        call.append(tensor(rng.standard_normal(HIDDEN), "float32"))
+        call += Projection(rng, scheme, [INNER, INNER], HIDDEN, []).tensors()
+        call += Projection(rng, scheme, [HIDDEN], INNER, []).tensors()
+        call.append(tensor([EPSILON], "float32"))
+        outputs = [empty((TOKENS, HIDDEN), "float32") for _ in range(2)]
+        library.control.start_footprint()
+        library.call("mlp_sublayer", [*call, *outputs], len(call))
+        taken.append(library.control.stop_footprint())
+    assert taken[0] == taken[1] == taken[2] > 0
 
 
 def test_work_memory_is_recorded(library: Native, rng: np.random.Generator) -> None:

@@ -15,6 +15,8 @@ VMO_API const char* vmo_isa_name();
 // 1 when the named instruction set can be used here, else 0.
 VMO_API int vmo_isa_supported(const char* name);
 VMO_API int vmo_set_isa(const char* name);
+// 0: compressed weights are read without AVX-512 VBMI2 (tests).
+VMO_API void vmo_set_vbmi2(int on);
 VMO_API int vmo_num_threads();
 VMO_API int vmo_set_num_threads(int n);
 VMO_API const char* vmo_last_error();
@@ -61,6 +63,14 @@ VMO_API int vmo_core_quantize(const vmo_tensor* x, int kind, const vmo_tensor* s
 // For each weight four tensors: weight, scale, quant_bias and bias; the last two may be absent (null data).
 VMO_API int vmo_core_int8_linear(const vmo_tensor* codes, const vmo_tensor* token_scale, int weights,
                                  const vmo_tensor* w, const vmo_tensor* y);
+// The same of compressed weights: for each five tensors, stream, scale, quant_bias, bias and index.
+VMO_API int vmo_core_sparse_linear(const vmo_tensor* codes, const vmo_tensor* token_scale, int weights,
+                                   const vmo_tensor* w, const vmo_tensor* y);
+// Compressed weights; stream_bytes: int64 [1].
+VMO_API int vmo_core_sparse_index(const vmo_tensor* weight, const vmo_tensor* index, const vmo_tensor* stream_bytes);
+VMO_API int vmo_core_sparse_encode(const vmo_tensor* weight, const vmo_tensor* index, const vmo_tensor* stream);
+VMO_API int vmo_core_sparse_validate(const vmo_tensor* stream, const vmo_tensor* index, int64_t outputs, int64_t inputs);
+VMO_API int vmo_core_sparse_decode(const vmo_tensor* stream, const vmo_tensor* index, const vmo_tensor* weight);
 // bits: 8 or 4. For each weight four tensors: weight, scale, offset and bias; the last two may be absent (null data).
 VMO_API int vmo_core_weight_only_linear(const vmo_tensor* x, int bits, int64_t group, int weights, const vmo_tensor* w,
                                         const vmo_tensor* y);

@@ -43,16 +43,26 @@ Status quantize(const char* op, const TensorView& x, const ActivationCodes& how,
 
 // A weight of int8 codes and what turns sums into values.
 struct Int8Weight {
-  TensorView weight;      // int8 [N, K]
+  TensorView weight;      // int8 [N, K]; or compressed: its stream int8 [C], N being that of scale
   TensorView scale;       // float32 [N]
   TensorView quant_bias;  // int32 [N], added to the sums, or null data
   TensorView bias;        // [N] in the dtype of y, added to the rounded value, or null data
+  TensorView index;       // int8 [8 * tiles] of a compressed weight, else null data
 };
 
 // y[..., N1+N2+..] = (codes . weight_i^T + quant_bias_i) * scale_i (* token_scale), rounded once, (+ bias_i). codes
 // int8 [..., K]; token_scale float32 with one value per row, or null data; y of any dense dtype.
 Status int8_linear(const char* op, const TensorView& codes, const TensorView& token_scale, int weights,
                    const Int8Weight* w, const TensorView& y);
+
+// Compressed weights: docs/sparse_quant_format.md. Of int8 weights [N, K] the index, and the bytes that their stream needs.
+Status sparse_index(const char* op, const TensorView& weight, const TensorView& index, int64_t* stream_bytes);
+// The stream for an index that sparse_index has made of the same weight.
+Status sparse_encode(const char* op, const TensorView& weight, const TensorView& index, const TensorView& stream);
+// Checks every bit; what it accepts, sparse_encode could have written, but for encodings that are longer than needed.
+Status sparse_validate(const char* op, const TensorView& stream, const TensorView& index, int64_t outputs, int64_t inputs);
+// weight int8 [N, K] of a stream; bits that do not fit give other weights or an error.
+Status sparse_decode(const char* op, const TensorView& stream, const TensorView& index, const TensorView& weight);
 
 // A weight of codes for floats.
 enum class WeightCodes : int32_t { kInt4 = 4, kInt8 = 8 };

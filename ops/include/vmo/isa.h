@@ -23,6 +23,12 @@ const KernelTable* active_kernels(const char* op);
 Status set_isa(const char* name);
 const char* active_isa_name();
 
+// What reads compressed weights beside a table: its own, or with AVX-512 VBMI2 a better one. Not every CPU of an AVX-512
+// level has VBMI2, so it is no level.
+const SparseKernels& sparse_kernels(const KernelTable& table);
+// Does without VBMI2 (tests).
+void set_vbmi2(bool on);
+
 // Asks the kernel once per process for AMX tile data; true when granted (always true in the emulated build).
 bool request_amx();
 

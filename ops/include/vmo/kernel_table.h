@@ -81,6 +81,49 @@ struct Int8LinearArgs {
   char* y;
   int64_t ldy;
   const char* packed;
+  // Of compressed weights: the entries of their tiles, then w is a stream of stream_bytes and ldw means nothing.
+  const char* index[kMaxWeights];
+  int64_t stream_bytes[kMaxWeights];
+};
+
+// Compressed weights are tiles of so many outputs and inputs, in words of 64 inputs (docs/sparse_quant_format.md).
+constexpr int kSparseRows = 128, kSparseCols = 256, kSparseWord = 64;
+
+enum class TileCoding : int32_t { kZero, kDense, kBitmap };
+
+// The next row of a tile.
+struct SparseCursor {
+  TileCoding coding;
+  int words;           // in a row
+  const char* row;     // of a bitmap its masks, of a dense tile its weights
+  const char* values;  // of a bitmap
+};
+
+// Sums of `rows` rows of x with the next `cols` rows of all tiles of an output tile.
+struct SparseSums {
+  const int8_t* x;  // [rows, ldx], padded with zeros to whole words
+  int64_t ldx;
+  const int32_t* shifts;  // [tiles, rows]: 128 times the sum of the inputs of a tile
+  int rows;               // up to kSparseSumRows
+  SparseCursor* cursors;  // one for each tile along K
+  int64_t tiles;
+  const char* end;  // of the stream
+  int cols;         // up to sparse_sum_cols(rows)
+  int32_t* sums;    // [cols / 64][rows][64]
+};
+
+constexpr int kSparseSumRows = 8;
+// As many outputs at once as a first-level cache has vectors for.
+constexpr int sparse_sum_cols(int64_t rows) { return rows <= 1 ? 128 : rows <= 3 ? 64 : 32; }
+
+// What reads compressed weights. Whatever they hold: values are taken from no later than 64 bytes before `end`, so nothing
+// behind it is read.
+struct SparseKernels {
+  // The next `rows` rows to `out`, `ld` apart, each of whole words.
+  void (*expand)(SparseCursor* cursor, int rows, const char* end, int8_t* out, int64_t ld);
+  // Passes over rows.
+  void (*skip)(SparseCursor* cursor, int rows);
+  void (*sums)(const SparseSums& args);  // null where expanded weights are multiplied as quickly
 };
 
 // y[m, n] = sum over groups g of scale[n, g] * sum_{k in g} x[m, k] * (w[n, k] + offset[n, g]) (+ bias[n]), rounded
@@ -206,6 +249,8 @@ struct ElementKernels {
   Packing packing;
   void (*quantize)(const QuantizeArgs& args, int64_t row0, int64_t row1);
   void (*int8_linear)(const Int8LinearArgs& args, const Tile& tile);
+  // What follows the sums of a tile of up to 64 columns, whose rows are 64 apart.
+  void (*int8_store)(const Int8LinearArgs& args, const Tile& tile, const int32_t* sums);
   // By the codes of the weights; null for float32.
   void (*int8_weight)(const WeightOnlyArgs& args, const Tile& tile);
   void (*int4_weight)(const WeightOnlyArgs& args, const Tile& tile);
@@ -226,6 +271,7 @@ struct KernelTable {
   const char* name;
   ElementKernels by_dtype[3];  // indexed by DType
   Packing int8_packing;
+  SparseKernels sparse;
 };
 
 }  // namespace vmo

@@ -9,7 +9,7 @@ namespace vmo {
 // Independent buffers of one thread, so that nested uses do not overwrite each other.
 enum class ScratchSlot {
   kMaterialise0, kMaterialise1, kMaterialise2, kPack, kQuery, kTile, kGather, kTasks, kNarrow, kWide, kHidden, kResidual,
-  kCodes, kTokenScales, kGateUp,
+  kCodes, kTokenScales, kGateUp, kSparse, kSparseRows,
   kCount
 };
 

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// A word of compressed weights with VPEXPANDB.
+#pragma once
+
+#include <cstring>
+#include <type_traits>
+
+#include "vmo/kernel_table.h"
+
+namespace {
+
+using vmo::SparseCursor;
+using vmo::SparseKernels;
+using vmo::TileCoding;
+
+inline __m512i expanded(uint64_t mask, const char* values) {
+  __m512i bytes = _mm512_loadu_si512(values);
+  __asm__("" : "+v"(bytes));
+  return _mm512_maskz_expand_epi8(mask, bytes);
+}
+
+inline void expand_word(uint64_t mask, const char* values, int8_t* out) {
+  _mm512_storeu_si512(out, expanded(mask, values));
+}
+
+}  // namespace
+
+#include "kernels/sparse.inl"

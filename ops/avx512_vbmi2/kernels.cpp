@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// Compressed weights on CPUs with AVX-512 VBMI2 and VNNI, whichever of the AVX-512 tables is in force.
+#include "avx512/vec.h"
+
+#include "dispatch/tables.h"
+
+#include "avx512_vbmi2/expand.h"
+#include "avx512_vbmi2/sums.inl"
+
+namespace vmo {
+
+const SparseKernels* avx512_vbmi2_sparse() {
+  static const SparseKernels kernels{expand_rows, skip_rows, sparse_sums};
+  return &kernels;
+}
+
+}  // namespace vmo

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compressed int8 weights (docs/sparse_quant_format.md) by the kernel library, on numpy arrays.
+
+Free of MindSpore: the front end uses it, too. Large weights are shared between threads. The
+reference is quantization/sparse_codec.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from vllm_mindspore.device.kernel_library import KernelLibraryError, kernel_library, library_path
+
+Int8s = npt.NDArray[np.int8]
+_INT8, _INT64 = 5, 11  # vmo::DType
+_MAX_RANK = 8
+_TILE_OUTPUTS, _TILE_INPUTS, _ENTRY = 128, 256, 8
+
+
+class _View(ctypes.Structure):
+    """vmo::TensorView."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("dtype", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("shape", ctypes.c_int64 * _MAX_RANK),
+        ("strides", ctypes.c_int64 * _MAX_RANK),
+    )
+
+
+def index_bytes(outputs: int, inputs: int) -> int:
+    """Of the index of a weight [outputs, inputs]."""
+    return _ENTRY * -(-outputs // _TILE_OUTPUTS) * -(-inputs // _TILE_INPUTS)
+
+
+def encode(weight: Int8s) -> tuple[Int8s, Int8s]:
+    """Stream and index of int8 codes [N, K]."""
+    weight = np.ascontiguousarray(weight, np.int8)
+    index = np.empty(index_bytes(*weight.shape), np.int8)
+    size = np.zeros(1, np.int64)
+    _call("index", weight, index, size)
+    stream = np.empty(int(size[0]), np.int8)
+    _call("encode", weight, index, stream)
+    return stream, index
+
+
+def decode(stream: Int8s, index: Int8s, outputs: int, inputs: int) -> Int8s:
+    """The codes [outputs, inputs].
+
+    Raises:
+        ValueError: the coding is broken; names the tile, what was expected and found.
+    """
+    validate(stream, index, outputs, inputs)
+    weight = np.empty((outputs, inputs), np.int8)
+    _call("decode", stream, index, weight)
+    return weight
+
+
+def validate(stream: Int8s, index: Int8s, outputs: int, inputs: int) -> None:
+    """Checks every bit of a stream and its index.
+
+    Raises:
+        ValueError: the coding is broken; names the tile, what was expected and found.
+    """
+    _call("validate", stream, index, outputs, inputs)
+
+
+@cache
+def _functions() -> ctypes.CDLL:
+    return ctypes.CDLL(str(library_path()))
+
+
+def _call(name: str, *arguments: npt.NDArray[np.signedinteger] | int) -> None:
+    views = [_view(given) if isinstance(given, np.ndarray) else given for given in arguments]
+    pointers = [
+        ctypes.byref(given) if isinstance(given, _View) else ctypes.c_int64(given)
+        for given in views
+    ]
+    if getattr(_functions(), f"vmo_core_sparse_{name}")(*pointers) != 0:
+        message = kernel_library().last_error()
+        raise ValueError(message) if name == "validate" else KernelLibraryError(message)
+
+
+def _view(array: npt.NDArray[np.signedinteger]) -> _View:
+    rest = [0] * (_MAX_RANK - array.ndim)
+    strides = [step // array.itemsize for step in array.strides]
+    return _View(
+        array.ctypes.data,
+        _INT64 if array.dtype == np.int64 else _INT8,
+        array.ndim,
+        (ctypes.c_int64 * _MAX_RANK)(*array.shape, *rest),
+        (ctypes.c_int64 * _MAX_RANK)(*strides, *rest),
+    )
