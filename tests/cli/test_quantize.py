@@ -26,9 +26,14 @@ def quantize(*arguments: str | Path) -> int:
 
 
 def start(model: Path, output: Path) -> subprocess.Popen[str]:
-    options = ["--scheme", "w8a8", "--outlier-suppression", "smooth", "--calibration", str(EXAM)]
+    options = ["--scheme", "w8a8sc", "--sparsity", "0.5", "--tensor-parallel-size", "2"]
+    options += ["--outlier-suppression", "smooth", "--calibration", str(EXAM)]
     command = [SCRIPT, "quantize", model, "--output", output, *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def names_of_files(folder: Path) -> list[Path]:
+    return sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
 
 
 def test_killed_and_taken_up_it_writes_the_same_bytes(tiny_model: Path, tmp_path: Path) -> None:
@@ -51,8 +56,10 @@ def test_killed_and_taken_up_it_writes_the_same_bytes(tiny_model: Path, tmp_path
     assert "Going on after " in said
     assert "28 linear layers quantized" in said
     assert other.communicate(timeout=500)[0].count("Going on") == other.returncode == 0
-    files = sorted(file.name for file in whole.iterdir())
-    assert files == sorted(file.name for file in killed.iterdir())
+    assert "Compressed for 2 ranks: " in said
+    files = names_of_files(whole)
+    assert {Path("rank_0"), Path("rank_1")} < {name.parent for name in files}
+    assert files == names_of_files(killed)
     for name in files:
         assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
     assert sorted(file.name for file in tmp_path.iterdir()) == ["killed", "whole"]
@@ -92,11 +99,28 @@ REFUSED = {
     "sparsity": (["--scheme", "w8a8s", "--sparsity", "1"], "--sparsity 1.0: expected a share"),
     "sparsity of another scheme": (
         ["--scheme", "w8a8", "--sparsity", "0.5"],
-        "--sparsity 0.5 is for w8a8s, and no layer has it",
+        "--sparsity 0.5 is for w8a8s and w8a8sc, and no layer has it",
     ),
     "method of another scheme": (
         ["--scheme", "w8a8", "--sparsity-method", "wanda"],
         "--sparsity-method wanda is for w8a8s",
+    ),
+    "ranks of what is not divided": (
+        ["--scheme", "w8a8s", "--tensor-parallel-size", "2"],
+        "--tensor-parallel-size 2 is for w8a8sc; others are divided when they are loaded",
+    ),
+    "ranks": (["--scheme", "w8a8sc", "--tensor-parallel-size", "0"], "expected a number from 1"),
+    "ranks that do not divide": (
+        ["--scheme", "w8a8sc", "--tensor-parallel-size", "3"],
+        "among 3 ranks",
+    ),
+    "layers of other schemes": (
+        ["--scheme", "w8a8sc", "--layer-policy", ".*down_proj=w8a8-dynamic"],
+        "down_proj is to be W8A8_DYNAMIC; beside sparse layers",
+    ),
+    "shifted inputs": (
+        ["--scheme", "w8a8sc", "--outlier-suppression", "os+"],
+        "'os+' shifts inputs, which w8a8sc files have no place for",
     ),
     "pattern": (["--scheme", "w8a8s", "--sparsity-pattern", "2-4"], "expected N:M"),
     "pattern and sparsity": (

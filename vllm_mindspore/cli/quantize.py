@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from vllm_mindspore.quantization.ptq.job import Job
     from vllm_mindspore.quantization.ptq.policy import Choice, Policy, Suppression
     from vllm_mindspore.quantization.ptq.sparsity import Sparsity
+    from vllm_mindspore.quantization.ptq.work_folder import WorkFolder
 
 NAME = "quantize"
 HELP = "make a quantized checkpoint: W8A8, W8A8 per token, sparse W8A8, W8A16, W4A16"
 
-_SPARSE = "w8a8s"
-_SCHEMES = ("w8a8", "w8a8-dynamic", _SPARSE, "w8a16", "w4a16")
+_SPARSE, _COMPRESSED = "w8a8s", "w8a8sc"
+_SCHEMES = ("w8a8", "w8a8-dynamic", _SPARSE, _COMPRESSED, "w8a16", "w4a16")
 _SPARSITY_METHODS = ("sparsegpt", "wanda", "magnitude")
 _METHODS = ("none", "smooth", "osl", "os+")
 _WRITERS = {"golden-stick": "golden-stick", "modelslim": "ascend"}
@@ -73,7 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--group-size", type=int, help="w4a16: channels that share a scale: 64, 128, 256"
     )
-    sparse = parser.add_argument_group("w8a8s: weights that become zero")
+    _add_sparsity_arguments(parser)
+    parser.add_argument("--writer", choices=_WRITERS, default="golden-stick", help="whose form")
+
+
+def _add_sparsity_arguments(parser: argparse.ArgumentParser) -> None:
+    sparse = parser.add_argument_group("w8a8s, w8a8sc: weights that become zero")
     sparse.add_argument(
         "--sparsity", type=float, metavar="SHARE", help="of zeros, between 0 and 1 (default: 0.5)"
     )
@@ -85,7 +91,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sparse.add_argument(
         "--sparsity-pattern", metavar="N:M", help="keep N weights of every M in a row, such as 2:4"
     )
-    parser.add_argument("--writer", choices=_WRITERS, default="golden-stick", help="whose form")
+    sparse.add_argument(
+        "--tensor-parallel-size",
+        type=int,
+        metavar="N",
+        help="w8a8sc: ranks that the compressed weights are divided among (default: 1)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -118,6 +129,11 @@ def prepare(args: argparse.Namespace) -> tuple[Job, Calibration]:
     from vllm_mindspore.quantization.ptq.policy import resolve
 
     choice = _choice(args)
+    if args.tensor_parallel_size is not None and not _is_compressed(args):
+        raise ValueError(
+            f"--tensor-parallel-size {args.tensor_parallel_size} is for {_COMPRESSED}; others are "
+            "divided when they are loaded"
+        )
     amount = Amount(args.calibration_samples, args.calibration_tokens)
     output_folder.check_place(args.output, args.model)
     checkpoint = FloatCheckpoint(args.model)
@@ -125,8 +141,20 @@ def prepare(args: argparse.Namespace) -> tuple[Job, Calibration]:
     tokenizer = calibration_data.load_tokenizer(args.model)
     calibration = calibration_data.read(args.calibration, tokenizer, amount)
     job = Job(checkpoint, policies, calibration.samples, Tool(_WRITERS[args.writer]))
-    output_folder.check_room(job, args.output)
+    output_folder.check_room(job, args.output, folders=2 if _is_compressed(args) else 1)
+    if _is_compressed(args):
+        from vllm_mindspore.conversion import compressed_output
+
+        compressed_output.check(job, _ranks(args))
     return job, calibration
+
+
+def _is_compressed(args: argparse.Namespace) -> bool:
+    return bool(args.scheme == _COMPRESSED)
+
+
+def _ranks(args: argparse.Namespace) -> int:
+    return 1 if args.tensor_parallel_size is None else int(args.tensor_parallel_size)
 
 
 def _choice(args: argparse.Namespace) -> Choice:
@@ -166,11 +194,12 @@ def _sparsity(args: argparse.Namespace, schemes: Sequence[str]) -> Sparsity | No
 
     names = ("sparsity", "sparsity_method", "sparsity_pattern")
     given = [name for name in names if getattr(args, name) is not None]
-    if _SPARSE not in schemes:
+    if not {_SPARSE, _COMPRESSED} & set(schemes):
         for name in given:
             option = name.replace("_", "-")
             raise ValueError(
-                f"--{option} {getattr(args, name)} is for {_SPARSE}, and no layer has it"
+                f"--{option} {getattr(args, name)} is for {_SPARSE} and {_COMPRESSED}, and no "
+                "layer has it"
             )
         return None
     text = args.sparsity_pattern
@@ -184,6 +213,7 @@ def _policy(
 ) -> Policy:
     from vllm_mindspore.quantization.ptq.policy import SCHEMES, policy
 
+    scheme = _SPARSE if scheme == _COMPRESSED else scheme
     group_size = (args.group_size or 0) if scheme == "w4a16" else 0
     return policy(SCHEMES[scheme], method, group_size, sparsity if scheme == _SPARSE else None)
 
@@ -203,16 +233,34 @@ def _make(args: argparse.Namespace, job: Job, calibration: Calibration) -> None:
             print(f"Going on after {done} of {len(parts)} parts", flush=True)
         with tqdm(total=len(parts), initial=done, desc="Quantizing", unit="layer") as bar:
             engine.run(job, work, lambda part: bar.update())
-        output_folder.write(job, work, _options(args), described, args.output, work.folder)
+        if _is_compressed(args):
+            _compress(args, job, work, described)
+        else:
+            output_folder.write(job, work, _options(args), described, args.output, work.folder)
     output_folder.remove_work(args.output)
     _print_summary(args.output)
+
+
+def _compress(
+    args: argparse.Namespace, job: Job, work: WorkFolder, calibration: dict[str, Any]
+) -> None:
+    from tqdm import tqdm
+
+    from vllm_mindspore.conversion import compressed_output
+
+    with tqdm(total=compressed_output.parts(job), desc="Compressing", unit="part") as bar:
+        compressed_output.write(
+            *(job, work, _options(args), calibration, args.output, _ranks(args)),
+            lambda part: bar.update(),
+        )
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """For the report: what was asked for, without places on this machine."""
     names = (
         *("scheme", "outlier_suppression", "skip", "layer_policy", "quantize_lm_head"),
-        *("sparsity", "sparsity_method", "sparsity_pattern", "group_size", "writer"),
+        *("sparsity", "sparsity_method", "sparsity_pattern", "tensor_parallel_size"),
+        *("group_size", "writer"),
     )
     return {name: getattr(args, name) for name in names}
 
@@ -224,6 +272,10 @@ def _print_summary(output: Path) -> None:
     sizes = found["sizes"]
     ratio = sizes["bytes_after"] / sizes["bytes_before"]
     print(f"{len(found['linears'])} linear layers quantized, {ratio:.0%} of the bytes")
+    if found["compression"]:
+        compression = found["compression"]
+        share = f"{compression['ratio']:.1%} of the bytes of int8 weights"
+        print(f"Compressed for {compression['ranks']} ranks: {share}")
     measured = [entry for entry in found["linears"] if entry["output_sqnr_db"] is not None]
     for entry in sorted(measured, key=lambda entry: entry["output_sqnr_db"])[:3]:
         print(f"  {entry['name']}: output {entry['output_sqnr_db']:.1f} dB")

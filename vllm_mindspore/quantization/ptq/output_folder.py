@@ -54,10 +54,10 @@ def check_place(folder: Path, source: Path) -> None:
         raise ValueError(f"{folder} is in the model's own folder {source}; choose another --output")
 
 
-def check_room(job: Job, folder: Path) -> None:
-    """Before any work: raises ValueError for a disk without room."""
+def check_room(job: Job, folder: Path, folders: int = 1) -> None:
+    """Before any work: raises ValueError for a disk without room for so many finished folders."""
     place = next(parent for parent in folder.absolute().parents if parent.is_dir())
-    free, needed = shutil.disk_usage(place).free, needed_bytes(job)
+    free, needed = shutil.disk_usage(place).free, needed_bytes(job, folders)
     if free < needed:
         raise ValueError(
             f"{place} has {free / 1e9:.2f} GB free; {needed / 1e9:.2f} GB are needed, for the "
@@ -82,8 +82,8 @@ def _work_place(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.partial")
 
 
-def needed_bytes(job: Job) -> int:
-    """Of disk, at most: the finished parts and the folder that is made of them."""
+def needed_bytes(job: Job, folders: int = 1) -> int:
+    """Of disk, at most: the finished parts and the folders that are made of them."""
     total = job.checkpoint.num_bytes()
     linear = {f"{name}.weight": policy for name, policy in job.policies.items()}
     for name in job.checkpoint.names:
@@ -94,7 +94,7 @@ def needed_bytes(job: Job) -> int:
         config = job.checkpoint.config
         shape = (config.vocab_size, config.hidden_size)
         total += _quantized_bytes(shape, job.policies[HEAD])
-    return 2 * total + _MARGIN_BYTES
+    return (1 + folders) * total + _MARGIN_BYTES
 
 
 def write(
