@@ -249,6 +249,17 @@ FEATURES = (
         ),
     ),
     Tested(
+        "Tensor parallelism (`--tensor-parallel-size`), kv heads shared where there are fewer",
+        "fp32 tokens equal those of one rank; per-token scales, those of a divided reference",
+        (
+            "tests/e2e/test_tensor_parallel.py::test_two_ranks_equal_one",
+            "tests/e2e/test_tensor_parallel.py::test_families",
+            "tests/e2e/test_tensor_parallel.py::test_each_rank_has_token_scales_of_its_own",
+            "tests/e2e/test_tensor_parallel.py::test_static_scales_give_the_same_tokens",
+            "ops/tests/test_collectives.py::test_a_killed_rank_is_named_within_seconds",
+        ),
+    ),
+    Tested(
         "Data parallelism (`--data-parallel-size`)",
         "engines share cores and memory; answers equal those of one",
         ("tests/server/test_data_parallel.py::test_engines_share_the_requests",),
@@ -342,7 +353,14 @@ FEATURES = (
 )
 
 REFUSED = (
-    Refused("Tensor, pipeline, context parallelism", "one worker", "config_checks:_one_worker"),
+    Refused(
+        "Pipeline and context parallelism", "`--tensor-parallel-size`", "config_checks:_one_worker"
+    ),
+    Refused(
+        "Tensor parallelism with LoRA, or where ranks do not divide the model",
+        "a number of ranks that the message lists",
+        "config_checks:_tensor_parallel",
+    ),
     Refused("Options of other platforms", "drop the option", "config_checks:_additional_config"),
     Refused("External executors", "`uni`, `mp` or `ray`", "config_checks:_executor"),
     Refused("Ray with data parallelism", "`uni` or `mp`", "config_checks:_ray"),

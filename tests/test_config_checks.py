@@ -40,7 +40,11 @@ WINDOW = {"use_sliding_window": True, "sliding_window": 4096}
 @pytest.mark.parametrize(
     ("arguments", "asked"),
     [
-        ({"tensor_parallel_size": 2}, "tensor_parallel_size=2"),
+        ({"tensor_parallel_size": 2, "enable_lora": True}, "LoRA with tensor_parallel_size=2"),
+        (
+            {"tensor_parallel_size": 2, "distributed_executor_backend": "uni"},
+            "distributed_executor_backend='uni' with tensor_parallel_size=2",
+        ),
         ({"pipeline_parallel_size": 2}, "pipeline_parallel_size=2"),
         ({"additional_config": {"graph": 1}}, "additional_config with graph"),
         ({"prefill_context_parallel_size": 2}, "prefill_context_parallel_size=2"),
@@ -448,3 +452,33 @@ def test_embedding_prompt_is_refused() -> None:
 
 def test_token_prompt_passes() -> None:
     config_checks.check_request({"type": "token", "prompt_token_ids": [1]}, SamplingParams())
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (3, "num_attention_heads=8 cannot be divided among 3 ranks .* possible here: 1, 2, 4, 8"),
+        (16, "num_attention_heads=8 cannot be divided among 16 ranks"),
+    ],
+)
+def test_ranks_that_do_not_divide_a_model_are_told_which_would(
+    tiny_model: Path, count: int, expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        configure(tiny_model, tensor_parallel_size=count)
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_ranks_that_divide_a_model_are_accepted(tiny_model: Path, count: int) -> None:
+    parallel = configure(tiny_model, tensor_parallel_size=count).parallel_config
+    assert parallel.distributed_executor_backend == "mp"
+    assert parallel.world_size == count
+
+
+def test_ranks_do_not_cut_groups(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    content = {"model.layers.0.mlp.down_proj.weight": "W8A16", "group_size": 256}
+    (folder / "quant_model_description.json").write_text(json.dumps(content))
+    expected = "tensor_parallel_size=2 with group_size=256 .*intermediate_size=768 gives each rank"
+    with pytest.raises(ValueError, match=expected):
+        configure(folder, tensor_parallel_size=2)

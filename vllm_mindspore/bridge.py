@@ -58,6 +58,11 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return Tensor.from_numpy(array)
 
 
+def to_host_torch(array: np.ndarray) -> torch.Tensor:
+    """A torch tensor over the same memory."""
+    return torch.from_numpy(array)
+
+
 def constant(name: str, values: np.ndarray, dtype: torch.dtype | None = None) -> Parameter:
     """A frozen, named Parameter of a numpy array: a copy in `dtype`, or its own memory."""
     return parameter(name, torch.from_numpy(values).to(dtype))

@@ -117,3 +117,25 @@ def kv_cache_dtype(vllm_config: VllmConfig) -> None:
     description = found if isinstance(found, Description) else None
     asked = vllm_config.cache_config.cache_dtype
     kv_cache.check(description, vllm_config.model_config.dtype, asked)
+
+
+def check_groups(vllm_config: VllmConfig) -> None:
+    """Raise ValueError where a rank's part of a quantized layer would not be whole groups."""
+    size = vllm_config.parallel_config.tensor_parallel_size
+    folder = Path(vllm_config.model_config.model)
+    description = read_description(folder) if folder.is_dir() else None
+    if not isinstance(description, Description):
+        return
+    config = decoder_config(vllm_config.model_config.hf_config)
+    group = description.stated_group_size
+    sizes = {
+        "intermediate_size": config.intermediate_size,
+        "num_attention_heads * head_dim": config.attention.query_size,
+    }
+    for name, inner in sizes.items():
+        if group and (inner // size) % group:
+            refuse(
+                f"tensor_parallel_size={size} with group_size={group} ({description.file.name})",
+                f"{name}={inner} gives each rank {inner // size} inputs, which are no whole groups",
+                "Lower --tensor-parallel-size, or quantize with smaller groups.",
+            )

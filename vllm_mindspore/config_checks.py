@@ -19,6 +19,7 @@ from vllm_mindspore.machine_share import KEY
 from vllm_mindspore.model_executor.model_loader import preflight
 from vllm_mindspore.model_executor.model_loader.quantization_files import METHODS
 from vllm_mindspore.model_executor.models.config import decoder_config
+from vllm_mindspore.quantization.sharding import Rank
 from vllm_mindspore.unused_options import (
     UNUSED,
     UNUSED_EARLY,
@@ -64,6 +65,17 @@ def check_early(vllm_config: VllmConfig) -> None:
     _refuse_used(UNUSED_EARLY, vllm_config)
 
 
+def check_divides(vllm_config: VllmConfig) -> None:
+    """Refuse ranks that do not divide the model, before vLLM says less about it.
+
+    Raises:
+        ValueError: names the field of config.json, its size and how many ranks are possible.
+    """
+    size = vllm_config.parallel_config.tensor_parallel_size
+    if size > 1:
+        decoder_config(vllm_config.model_config.hf_config).of_rank(Rank(0, size))
+
+
 def check_request(processed_inputs: EngineInput, params: SamplingParams | PoolingParams) -> None:
     """Refuse a single request.
 
@@ -105,13 +117,39 @@ def _unused_variables(_: VllmConfig) -> None:
 
 def _one_worker(vllm_config: VllmConfig) -> None:
     for name in (
-        "tensor_parallel_size",
         "pipeline_parallel_size",
         "prefill_context_parallel_size",
     ):
         size = getattr(vllm_config.parallel_config, name)
         if size > 1:
-            _refuse(f"{name}={size}", "this release runs one worker per engine", "Leave it at 1.")
+            _refuse(f"{name}={size}", "layers and contexts are not divided", "Leave it at 1.")
+
+
+def _tensor_parallel(vllm_config: VllmConfig) -> None:
+    parallel, model = vllm_config.parallel_config, vllm_config.model_config
+    size = parallel.tensor_parallel_size
+    if size == 1:
+        return
+    check_divides(vllm_config)
+    if parallel.distributed_executor_backend == "uni":
+        _refuse(
+            f"distributed_executor_backend='uni' with tensor_parallel_size={size}",
+            "each rank is a process",
+            "Use 'mp', or drop the option.",
+        )
+    if vllm_config.lora_config is not None:
+        _refuse(
+            f"LoRA with tensor_parallel_size={size}",
+            "adapters are not divided among ranks",
+            "Drop --enable-lora, or --tensor-parallel-size.",
+        )
+    if getattr(model.hf_config, "classifier_from_token", None):
+        _refuse(
+            f"classifier_from_token with tensor_parallel_size={size}",
+            "no rank has the whole head",
+            "Drop --tensor-parallel-size.",
+        )
+    checkpoint_checks.check_groups(vllm_config)
 
 
 def _additional_config(vllm_config: VllmConfig) -> None:
@@ -130,7 +168,7 @@ def _executor(vllm_config: VllmConfig) -> None:
     if backend not in EXECUTORS:
         _refuse(
             f"distributed_executor_backend={backend!r}",
-            "this release runs one worker on this machine",
+            "the workers of an engine are processes of this machine",
             "Drop the option, or use 'uni', 'mp' or 'ray'.",
         )
     if vllm_config.parallel_config.data_parallel_backend != "mp":
@@ -284,6 +322,7 @@ def _eager(vllm_config: VllmConfig) -> None:
 
 CHECKS: tuple[Check, ...] = (
     _one_worker,
+    _tensor_parallel,
     _additional_config,
     _executor,
     _ray,

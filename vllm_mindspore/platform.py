@@ -174,7 +174,8 @@ class MindSporePlatform(Platform):
         if _is_checked(vllm_config):
             return
         config_checks.check(vllm_config)
-        process_start.choose_start_method()
+        ranks = vllm_config.parallel_config.world_size
+        process_start.choose_start_method(several_ranks=ranks > 1)
         machine_share.note_engines(vllm_config)
         vllm_config.parallel_config.worker_cls = WORKER
         if vllm_config.parallel_config.use_ray:

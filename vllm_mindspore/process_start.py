@@ -65,15 +65,16 @@ def require_idle_mindspore() -> None:
         )
 
 
-def choose_start_method() -> None:
-    """Switch vLLM to spawn when a fork would hang.
+def choose_start_method(*, several_ranks: bool = False) -> None:
+    """Switch vLLM to spawn when a fork would hang. Several ranks are processes of their own,
+    wherever their engine is.
 
     Raises:
         RuntimeError: the worker would have to run where MindSpore is already in use, or spawn is
             needed and the main script would create the LLM again when a child imports it.
     """
     _refuse_unguarded_child()
-    if not envs.engine_in_own_process():
+    if not envs.engine_in_own_process() and not several_ranks:
         if _WORKER_RUNTIME not in sys.modules:  # else the ops were those of our own worker
             require_idle_mindspore()
     elif mindspore_has_run():

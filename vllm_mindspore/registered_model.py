@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 from vllm.model_executor.models.registry import _BaseRegisteredModel, _ModelInfo
 
+from vllm_mindspore import config_checks
 from vllm_mindspore.model_executor.models import registry
 
 if TYPE_CHECKING:
@@ -57,7 +58,11 @@ class CpuDefaults(VerifyAndUpdateConfig):
 
         A step is computed by the thread that schedules it: nothing overlaps, and its tokens would
         wait for the step behind it, a request that arrives for one more.
+
+        Raises:
+            ValueError: the ranks do not divide the model.
         """
+        config_checks.check_divides(vllm_config)
         if vllm_config.scheduler_config.async_scheduling is None:
             vllm_config.scheduler_config.async_scheduling = False
 

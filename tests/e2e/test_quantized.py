@@ -104,8 +104,15 @@ def test_logprobs_in_float32(
 def check_logprobs(llm: LLM, reference: QuantizedReference) -> None:
     """Those of a model in float32, as the module says."""
     prompts = ragged_prompts()
+    check_errors(prompt_logprobs(llm, prompts), prompts, reference)
+
+
+def check_errors(
+    logprobs: list[torch.Tensor], prompts: list[list[int]], reference: QuantizedReference
+) -> None:
+    """Of log probabilities [T - 1, vocab] of prompts."""
     errors = []
-    for prompt, found in zip(prompts, prompt_logprobs(llm, prompts), strict=True):
+    for prompt, found in zip(prompts, logprobs, strict=True):
         expected = reference.logprobs(prompt)
         flips = [reference.one_flip(prompt, seed) - expected for seed in range(4)]
         limit = FLIPS * max(float(flip.abs().max()) for flip in flips)

@@ -33,6 +33,7 @@ from vllm_mindspore.quantization.description import (
 from vllm_mindspore.quantization.primitives import activation_scale
 from vllm_mindspore.quantization.ptq import linears
 from vllm_mindspore.quantization.ptq.linears import Linear, Tensors
+from vllm_mindspore.quantization.sharding import Split, split_of
 
 Policy = Callable[[str], str]
 """Name of a linear layer -> its type."""
@@ -87,11 +88,14 @@ class QuantizedLinear(torch.nn.Module):
         super().__init__()
         self.kind, self.tensors, self.bias = kind, tensors, bias
         self.flip: int | None = None  # of the codes of one call, the one that is off by one
+        self.ranks = 1  # that divide its inputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1]).float().numpy()
         tensors: Any = self.tensors
         weight_scale = tensors["weight_scale"].reshape(-1)
+        if self.kind == DYNAMIC and self.ranks > 1:
+            return self._of_ranks(x, rows)
         if self.kind == DYNAMIC:
             codes, scales = primitives.quantize_per_token(rows)
         else:
@@ -104,6 +108,19 @@ class QuantizedLinear(torch.nn.Module):
         else:
             values = primitives.dequantize(sums, tensors["deq_scale"], tensors["quant_bias"])
         y = torch.from_numpy(values).to(x.dtype).reshape(*x.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias.to(x.dtype)
+
+    def _of_ranks(self, x: torch.Tensor, rows: Any) -> torch.Tensor:
+        """Per token, each rank finding the scales of its part of the rows."""
+        tensors: Any = self.tensors
+        total = 0.0
+        parts = np.split(rows, self.ranks, 1), np.split(tensors["weight"], self.ranks, 1)
+        for part, weight in zip(*parts, strict=True):
+            codes, scales = primitives.quantize_per_token(part)
+            sums = primitives.accumulate(codes, np.ascontiguousarray(weight))
+            weight_scale = tensors["weight_scale"].reshape(-1)
+            total = total + primitives.dequantize_per_token(sums, weight_scale, scales)
+        y = torch.from_numpy(np.asarray(total)).to(x.dtype).reshape(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
 
@@ -193,9 +210,16 @@ class Quantized:
         (folder / "config.json").write_text(json.dumps(config))
         return folder
 
-    def reference(self, dtype: torch.dtype, cache: Scales | None = None) -> QuantizedReference:
-        """Transformers' model with these layers, and maybe an int8 cache, in `dtype`."""
+    def reference(
+        self, dtype: torch.dtype, cache: Scales | None = None, ranks: int = 1
+    ) -> QuantizedReference:
+        """Transformers' model with these layers, and maybe an int8 cache, in `dtype`; of several
+        ranks, its row-parallel layers are divided."""
         reference = QuantizedReference(self.folder, dtype, self.types, self.layers, self.tool)
+        for name in self.layers:
+            layer = reference.model.get_submodule(name)
+            if split_of(name) is Split.ROW and isinstance(layer, QuantizedLinear):
+                layer.ranks = ranks
         if cache is not None:
             int8_cache.install(reference.model, cache)
         return reference

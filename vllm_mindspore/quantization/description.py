@@ -158,6 +158,12 @@ class Description:
             )
         return tuple(size for size in GROUP_SIZES if size == stated)
 
+    @property
+    def stated_group_size(self) -> int:
+        """Elements that share a scale if the file says so, else 0."""
+        stated = self.keys.get("group_size", 0)
+        return stated if isinstance(stated, int) else 0
+
     def type_of(self, module: str) -> str:
         """That of linear layer `module` of the model.
 

@@ -12,14 +12,21 @@ import torch
 from vllm import envs as vllm_envs
 from vllm.config import VllmConfig
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
-from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, DraftTokenIds, ModelRunnerOutput
+from vllm.v1.outputs import (
+    EMPTY_MODEL_RUNNER_OUTPUT,
+    DraftTokenIds,
+    LogprobsTensors,
+    ModelRunnerOutput,
+)
 from vllm.v1.structured_output.utils import apply_grammar_bitmask
 
+from vllm_mindspore.device.rank_group import RankGroup
 from vllm_mindspore.model_executor.backends.base import Backend
 from vllm_mindspore.worker.input_batch import StepInputs, build_step_inputs
 from vllm_mindspore.worker.kv_cache import KVCache
 from vllm_mindspore.worker.lora import LoraAdapters
 from vllm_mindspore.worker.pooling import Pooling
+from vllm_mindspore.worker.ranks import share_tokens
 from vllm_mindspore.worker.requests import Requests
 from vllm_mindspore.worker.sampler import HostSampler, PromptLogprobs, Sampled, sample
 from vllm_mindspore.worker.speculation import NgramProposer
@@ -36,13 +43,18 @@ class _Step:
     inputs: StepInputs
     drafts: list[list[int]]
     hidden: Tensor
-    logits: torch.Tensor
+    logits: torch.Tensor | None
+    """None on ranks that do not sample."""
 
 
 class MindSporeModelRunner:
     """Drives a backend with vLLM's scheduler protocol."""
 
-    def __init__(self, config: VllmConfig, backend: Backend) -> None:
+    def __init__(
+        self, config: VllmConfig, backend: Backend, group: RankGroup | None = None
+    ) -> None:
+        """`group`: that of this process, if several ranks have the model together."""
+        self._group = group if group and group.count > 1 else None
         self._config = config
         self._backend = backend
         self._mode = config.model_config.logprobs_mode
@@ -90,6 +102,8 @@ class MindSporeModelRunner:
         hidden = self._backend.forward(inputs, self._adapter_slots(inputs))
         if self._pooling:
             states = self._backend.hidden_states(hidden)
+            if self._group and self._group.index > 0:
+                return EMPTY_MODEL_RUNNER_OUTPUT  # vLLM takes that of rank 0
             return self._pooling.pool(
                 self._requests, states, inputs.query_lens, inputs.context_lens
             )
@@ -104,17 +118,17 @@ class MindSporeModelRunner:
         if self._step is None:
             return EMPTY_MODEL_RUNNER_OUTPUT
         step, self._step = self._step, None
+        if step.logits is None:
+            return self._follow(step)
         batch = self._requests.batch
         nans = _nans_in_logits(step.logits, batch.req_ids, step.drafts)
         if grammar is not None:
             apply_grammar_bitmask(step.scheduled, grammar, batch, step.logits)
         discarded = self._requests.unfinished_prompts(step.inputs.context_lens)
         output = sample(self._sampler, self._requests, step.logits, step.drafts, discarded)
-        prompt_logprobs = self._prompt_logprobs.collect(
-            step.scheduled,
-            step.inputs.query_starts,
-            lambda rows: self._backend.logits(step.hidden, rows),
-        )
+        if self._group:
+            share_tokens(self._group, output.token_ids, step.drafts)
+        prompt_logprobs = self._score_prompts(step)
         self._propose(output, step.scheduled.num_spec_tokens_to_schedule)
         return ModelRunnerOutput(
             req_ids=batch.req_ids.copy(),
@@ -123,6 +137,22 @@ class MindSporeModelRunner:
             logprobs=output.logprobs,
             prompt_logprobs_dict=prompt_logprobs,
             num_nans_in_logits=nans,
+        )
+
+    def _follow(self, step: _Step) -> ModelRunnerOutput:
+        """Records what rank 0 has sampled, and takes part in what it computes besides."""
+        assert self._group is not None
+        for row, tokens in enumerate(share_tokens(self._group, None, step.drafts)):
+            for token in tokens:
+                self._requests.append(row, token)
+        self._score_prompts(step)
+        return EMPTY_MODEL_RUNNER_OUTPUT
+
+    def _score_prompts(self, step: _Step) -> dict[str, LogprobsTensors | None]:
+        return self._prompt_logprobs.collect(
+            step.scheduled,
+            step.inputs.query_starts,
+            lambda rows: self._backend.logits(step.hidden, rows),
         )
 
     def take_draft_token_ids(self) -> DraftTokenIds | None:

@@ -19,8 +19,8 @@ from vllm_mindspore.worker.requests import Requests
 # Rows of prompt logits held at once: 256 rows of a 150k vocabulary are 154 MB.
 _PROMPT_ROWS = 256
 
-RowLogits = Callable[[np.ndarray], torch.Tensor]
-"""int32 [R] rows of a step -> fp32 [R, vocab] logits."""
+RowLogits = Callable[[np.ndarray], torch.Tensor | None]
+"""int32 [R] rows of a step -> fp32 [R, vocab] logits; None on ranks that do not sample."""
 
 
 class HostSampler(Sampler):
@@ -145,7 +145,9 @@ class PromptLogprobs:
         for offset in range(0, min(count, remaining), _PROMPT_ROWS):
             part = targets[offset : offset + _PROMPT_ROWS]
             rows = np.arange(len(part), dtype=np.int32) + first_row + offset
-            self._score(state, start + offset, number, part, logits(rows))
+            found = logits(rows)
+            if found is not None:
+                self._score(state, start + offset, number, part, found)
         return bool(count > remaining)
 
     def _score(

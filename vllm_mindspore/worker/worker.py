@@ -28,7 +28,7 @@ from vllm_mindspore.device.runtime import start_runtime
 from vllm_mindspore.device.threads import threads_per_rank
 from vllm_mindspore.machine_share import ranks_of_machine
 from vllm_mindspore.model_executor.backends.native import NativeBackend
-from vllm_mindspore.worker import kv_cache
+from vllm_mindspore.worker import kv_cache, ranks
 from vllm_mindspore.worker.input_batch import dummy_step_inputs
 from vllm_mindspore.worker.kv_cache import KVCache, MemoryBudget
 from vllm_mindspore.worker.lora import LoraAdapters
@@ -56,15 +56,16 @@ class MindSporeWorker(WorkerBase):
         self._num_ranks = ranks_of_machine(self.vllm_config)
         self._library = start_runtime(threads_per_rank(self._num_ranks))
         self._join_ranks()
+        self._group = ranks.join_group(self._library)
         set_random_seed(self.model_config.seed)
 
     def load_model(self, *, load_dummy_weights: bool = False) -> None:
         """Builds the model with its weights."""
         if load_dummy_weights:
             raise NotImplementedError("load_dummy_weights: use --load-format dummy")
-        self._backend = NativeBackend(self.vllm_config)
+        self._backend = NativeBackend(self.vllm_config, self._group)
         self._backend.load()
-        self.model_runner = MindSporeModelRunner(self.vllm_config, self._backend)
+        self.model_runner = MindSporeModelRunner(self.vllm_config, self._backend, self._group)
 
     def get_supported_kv_cache_layouts(self) -> list[str]:
         """Layers outermost, then blocks, tokens, heads, channels: MindSpore's paged layout."""
@@ -76,7 +77,8 @@ class MindSporeWorker(WorkerBase):
 
     def determine_available_memory(self) -> int:
         """Bytes for the KV cache of this rank."""
-        activations = self._measure_activations()
+        with ranks.told(self._group):
+            activations = self._measure_activations()
         if self.cache_config.kv_cache_memory_bytes:
             return int(self.cache_config.kv_cache_memory_bytes)
         page = sum(spec.page_size_bytes for spec in self.get_kv_cache_spec().values())
@@ -118,8 +120,9 @@ class MindSporeWorker(WorkerBase):
         """Runs prefill and decode once, so that no request waits for a compilation."""
         start = time.perf_counter()
         prompt = min(self.cache_config.block_size, self.model_config.max_model_len)
-        for tokens, requests in ((prompt, 1), (1, 1)):
-            self._dummy_step(tokens, requests, requests)
+        with ranks.told(self._group):
+            for tokens, requests in ((prompt, 1), (1, 1)):
+                self._dummy_step(tokens, requests, requests)
         return CompilationTimes(time.perf_counter() - start, 0.0)
 
     def sleep(self, level: int = 1) -> None:
@@ -146,11 +149,18 @@ class MindSporeWorker(WorkerBase):
         """Runs the graph of one step."""
         # The library belongs to the process, whose engines may differ.
         self._library.set_batch_invariant(vllm_envs.VLLM_BATCH_INVARIANT)
-        return self.model_runner.execute_model(scheduler_output)
+        with ranks.told(self._group):
+            return self.model_runner.execute_model(scheduler_output)
 
     def sample_tokens(self, grammar_output: GrammarOutput | None) -> ModelRunnerOutput:
         """Samples the tokens of the step that `execute_model` ran."""
-        return self.model_runner.sample_tokens(grammar_output)
+        with ranks.told(self._group):
+            return self.model_runner.sample_tokens(grammar_output)
+
+    def shutdown(self) -> None:
+        """Leaves the other ranks: one that still waits for this one gets an error."""
+        if hasattr(self, "_group"):
+            self._group.leave()
 
     def take_draft_token_ids(self) -> DraftTokenIds | None:
         """The guesses for the next step, if speculative decoding is on."""
@@ -229,8 +239,9 @@ class MindSporeWorker(WorkerBase):
             outputs = self._library.stop_footprint()
             self._library.set_noop(False)
         logits = rows * self.model_config.get_vocab_size() * 4
+        gathered = logits if self._group.count > 1 else 0
         table = scheduler.max_num_seqs * self.model_config.max_model_len * _TOKEN_TABLE_BYTES
-        return int(outputs + _SAMPLER_COPIES * logits + table)
+        return int(outputs + gathered + _SAMPLER_COPIES * logits + table)
 
     @property
     def _pools(self) -> bool:

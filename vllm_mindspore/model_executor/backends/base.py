@@ -70,5 +70,6 @@ class Backend(Protocol):
     def hidden_states(self, hidden: Tensor) -> torch.Tensor:
         """[T, hidden], computed, in memory of its own."""
 
-    def logits(self, hidden: Tensor, rows: np.ndarray) -> torch.Tensor:
-        """fp32 [R, vocab] of the hidden states' `rows` (int32 [R]), computed."""
+    def logits(self, hidden: Tensor, rows: np.ndarray) -> torch.Tensor | None:
+        """fp32 [R, vocab] of the hidden states' `rows` (int32 [R]), computed; None on ranks that
+        do not sample, which must call it all the same."""

@@ -16,6 +16,7 @@ from vllm.logger import init_logger
 
 from vllm_mindspore import bridge, envs
 from vllm_mindspore.device.kernel_library import kernel_library
+from vllm_mindspore.device.rank_group import RankGroup
 from vllm_mindspore.model_executor.backends.base import CacheShape, Classifier, GraphInputs
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.model_loader import rank_files
@@ -59,8 +60,10 @@ logger = init_logger("vllm.vllm_mindspore.backend")
 class NativeBackend:
     """The `Native` model backend: one rank's part of a model."""
 
-    def __init__(self, vllm_config: VllmConfig, rank: Rank | None = None) -> None:
-        self._rank = rank or Rank(0, 1)
+    def __init__(self, vllm_config: VllmConfig, group: RankGroup | None = None) -> None:
+        """`group`: that of this process, if several ranks have the model together."""
+        self._group = group
+        self._rank = Rank(group.index, group.count) if group else Rank(0, 1)
         self._model_config = vllm_config.model_config
         self._load_config = vllm_config.load_config
         self._block_size = vllm_config.cache_config.block_size
@@ -139,11 +142,15 @@ class NativeBackend:
         with _kernel_errors():
             return bridge.to_torch(hidden).clone()
 
-    def logits(self, hidden: Tensor, rows: np.ndarray) -> torch.Tensor:
-        """fp32 [R, vocab]; waits for the graph."""
+    def logits(self, hidden: Tensor, rows: np.ndarray) -> torch.Tensor | None:
+        """fp32 [R, vocab]; waits for the graph. On the first rank alone."""
         assert self._logits is not None, "the model was loaded for pooling"
         with _kernel_errors():
-            return bridge.to_torch(self._logits(hidden, bridge.from_numpy(rows)))
+            part = bridge.to_torch(self._logits(hidden, bridge.from_numpy(rows)))
+        if self._group is None or self._group.count == 1:
+            return part
+        whole = self._group.gather_columns(part.numpy(), self._model_config.get_vocab_size())
+        return None if whole is None else bridge.to_host_torch(whole)
 
     def _source(self, unused: Sequence[str], found: Stored | None) -> ParameterSource:
         dtype = self._model_config.dtype

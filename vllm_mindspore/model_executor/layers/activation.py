@@ -9,6 +9,7 @@ from mindspore.ops.auto_generate import gen_ops_prim
 from vllm_mindspore.device.custom_ops import custom_op
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.layers.linear import build_linear, build_merged
+from vllm_mindspore.model_executor.layers.reduction import over_ranks
 
 
 class FusedSwiglu(nn.Cell):
@@ -86,7 +87,8 @@ class GatedMLP(nn.Cell):
             self.activation = FusedSwiglu(builder, name, hidden, inner)
         else:
             self.activation = ChainSwiglu(builder, name, hidden, inner, bias=bias)
-        self.down = build_linear(builder, f"{name}.down_proj", inner, hidden, bias=bias)
+        down = build_linear(builder, f"{name}.down_proj", inner, hidden, bias=bias)
+        self.down = over_ranks(builder, down)
 
     def construct(self, x: Tensor, slots: Tensor | None = None) -> Tensor:
         """x [T, hidden], adapter slots i32 [T] -> [T, hidden]."""

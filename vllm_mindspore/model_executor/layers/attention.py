@@ -18,6 +18,7 @@ from vllm_mindspore.model_executor.layers.attention_config import AttentionConfi
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.layers.layernorm import RmsNorm
 from vllm_mindspore.model_executor.layers.linear import FusedLinear, SplitLinear, build_linear
+from vllm_mindspore.model_executor.layers.reduction import over_ranks
 
 PagedInputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]
 """positions i32 [T], cos and sin [T, rotary_dim], slot mapping i32 [T], block tables
@@ -45,7 +46,8 @@ def projections(name: str, config: AttentionConfig) -> tuple[list[str], list[int
 
 def _output(builder: LayerBuilder, name: str, config: AttentionConfig) -> nn.Cell:
     sizes = (config.query_size, config.hidden_size)
-    return build_linear(builder, f"{name}.o_proj", *sizes, bias=config.output_bias)
+    linear = build_linear(builder, f"{name}.o_proj", *sizes, bias=config.output_bias)
+    return over_ranks(builder, linear)
 
 
 def head_gammas(
