@@ -157,6 +157,21 @@ CONFIG = (
         ),
     ),
     Tested(
+        "compressed sparse weights: W8A8SC in our coding, float16",
+        "`--load-format sparse_quant` or no flag; files in an NPU's coding are checked and refused",
+        (
+            "tests/e2e/test_compressed_weights.py::test_the_bits_of_the_uncompressed_folder",
+            "tests/quantization/test_sparse_codec.py::"
+            "test_a_flipped_bit_is_refused_or_another_weight",
+            "tests/hostile/test_compressed_folders.py::test_npu_coding_is_checked_and_refused",
+        ),
+    ),
+    Tested(
+        "`vllm-mindspore convert`",
+        "W8A8S or W8A8 to W8A8SC for a number of ranks, to another number, and back",
+        ("tests/conversion/test_convert.py::test_there_and_back",),
+    ),
+    Tested(
         "`vllm-mindspore inspect`",
         "what a checkpoint folder is and why it could not be served, from headers alone",
         ("tests/cli/test_inspect.py::test_a_right_folder",),

@@ -59,6 +59,8 @@ def random_folder(
     types: dict[str, Any] = {}
     for name, shape in model.layout.floats.items():
         tensors[name], types[name] = _floats(rng, shape, dtype), FLOAT
+        if "norm" in name:
+            tensors[name] = tensors[name] + 1
     for group in model.layout.linears:
         scale, offset = _input(rng, group[0].in_features, tool, per_channel)
         for linear in group:

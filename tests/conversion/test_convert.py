@@ -268,5 +268,5 @@ def test_a_broken_stream_is_named(tmp_path: Path) -> None:
     tensors = {n: v for n, v in rank_tensors(tmp_path / "made", 0).items() if ".layers.1." in n}
     tensors["model.layers.1.mlp.down_proj.index"][0] += 1
     save_file(tensors, file)
-    with pytest.raises(ValueError, match=rf"{file}: tensor .*1.mlp.down_proj.weight: tile 0"):
+    with pytest.raises(ValueError, match=rf"{file}: tensor .*1.mlp.down_proj.weight: .*tile 1"):
         convert(tmp_path / "made", tmp_path / "back", Target.SPARSE)

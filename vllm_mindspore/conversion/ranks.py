@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from vllm_mindspore.conversion.whole import Model, Static, Whole
+from vllm_mindspore.device import sparse_weights
 from vllm_mindspore.model_executor.model_loader.shards import Shards
-from vllm_mindspore.quantization import sparse_codec
 from vllm_mindspore.quantization.description import FLOAT, SPARSE, STATIC
 from vllm_mindspore.quantization.sharding import Rank, padded_vocabulary
 from vllm_mindspore.quantization.sparse_description import fused_name
@@ -130,13 +130,12 @@ class RankWriter:
 
     def _compress(self, found: RankTensors, module: str, made: dict[str, torch.Tensor]) -> None:
         weight = made["weight"].contiguous().numpy()
-        coded = sparse_codec.encode(weight)
-        made["weight"] = torch.from_numpy(coded.stream)
-        made["index"] = torch.from_numpy(coded.index)
+        stream, index = sparse_weights.encode(weight)
+        made["weight"], made["index"] = torch.from_numpy(stream), torch.from_numpy(index)
         found.entries[f"{module}.index"] = SPARSE
-        found.entries[f"{module}.weight.shape"] = [coded.stream.size]
-        found.entries[f"{module}.index.shape"] = [coded.index.size]
-        sizes = *weight.shape, int(np.count_nonzero(weight)), coded.stream.size, coded.index.size
+        found.entries[f"{module}.weight.shape"] = [stream.size]
+        found.entries[f"{module}.index.shape"] = [index.size]
+        sizes = *weight.shape, int(np.count_nonzero(weight)), stream.size, index.size
         found.sizes.append(LayerSize(self._rank.index, module, *sizes))
 
     def _part(self, name: str, whole: torch.Tensor) -> torch.Tensor:

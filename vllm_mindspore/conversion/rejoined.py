@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import torch
 
 from vllm_mindspore.conversion.whole import Model, Static
+from vllm_mindspore.device import sparse_weights
 from vllm_mindspore.model_executor.model_loader import rank_files
 from vllm_mindspore.model_executor.model_loader.mapped_file import MappedFile, open_files
 from vllm_mindspore.model_executor.models.layout import fused_sizes, layout_of
-from vllm_mindspore.quantization import primitives, sparse_codec
+from vllm_mindspore.quantization import primitives
 from vllm_mindspore.quantization.description import SPARSE
 from vllm_mindspore.quantization.sharding import Rank, Split, of_kv_heads, split_of
-from vllm_mindspore.quantization.sparse_codec import Compressed
 from vllm_mindspore.quantization.sparse_description import SparseDescription, fused_name
 
 _KV = ("k_proj", "v_proj")
@@ -148,7 +148,7 @@ class Rejoined:
     def _decode(self, fused: str, rank: int, outer: int, inner: int) -> torch.Tensor:
         stream, index = (self._stored(f"{fused}.{part}", rank) for part in ("weight", "index"))
         try:
-            found = sparse_codec.decode(Compressed(stream.numpy(), index.numpy()), outer, inner)
+            found = sparse_weights.decode(stream.numpy(), index.numpy(), outer, inner)
         except ValueError as error:
             file = self._files[rank][f"{fused}.weight"].file
             raise ValueError(f"{file}: tensor {fused}.weight: {error}") from error

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from vllm_mindspore import bridge
+from vllm_mindspore.device import sparse_weights
 from vllm_mindspore.quantization import primitives, sparse_codec
 from vllm_mindspore.quantization.schemes import tensors
 from vllm_mindspore.quantization.schemes.base import (
@@ -69,7 +70,7 @@ class W8A8SC:
             source.note(f"{source.place(f'{self.module}.weight')}: {wrong}")
         if not self.decode:
             return _compressed(self.module, inner, found, made, inputs)
-        codes = np.zeros((outer, inner), np.int8) if wrong else _decoded(found, outer, inner)
+        codes = np.zeros((outer, inner), np.int8) if wrong else _decode(found, outer, inner)
         return _dense(projections, torch.from_numpy(codes), made, inputs)
 
     def _compressed(self, source: TensorSource, inner: int, outer: int) -> Compressed:
@@ -131,16 +132,16 @@ class _Outputs:
     bias: torch.Tensor | None
 
 
+def _decode(found: Compressed, outer: int, inner: int) -> primitives.Int8s:
+    return sparse_weights.decode(found.stream, found.index, outer, inner)
+
+
 def _problem(found: Compressed, outer: int, inner: int) -> str:
     try:
-        sparse_codec.validate(found, outer, inner)
+        sparse_weights.validate(found.stream, found.index, outer, inner)
     except ValueError as error:
         return str(error)
     return ""
-
-
-def _decoded(found: Compressed, outer: int, inner: int) -> primitives.Int8s:
-    return sparse_codec.decode(found, outer, inner)
 
 
 def _compressed(
