@@ -11,7 +11,9 @@ from vllm_mindspore.device.custom_ops import custom_op
 from vllm_mindspore.model_executor.layers.adapters import build_adapters
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.layers.quantized_linear import QuantizedLinear
+from vllm_mindspore.model_executor.layers.sparse_linear import SparseLinear
 from vllm_mindspore.model_executor.layers.weight_only_linear import WeightOnlyLinear
+from vllm_mindspore.quantization.schemes.base import LinearParameters
 
 
 def build_linear(
@@ -38,8 +40,15 @@ def build_merged(
     if builder.is_float(names):
         return MergedLinear(builder, names, in_features, out_features, bias=bias)
     found = builder.linear(names, in_features, out_features, bias=bias)
-    kind = WeightOnlyLinear if found.weight_only else QuantizedLinear
-    return kind(found, builder.source.dtype)
+    return _cell_of(found)(found, builder.source.dtype)
+
+
+def _cell_of(
+    found: LinearParameters,
+) -> type[WeightOnlyLinear] | type[SparseLinear] | type[QuantizedLinear]:
+    if found.weight_only:
+        return WeightOnlyLinear
+    return SparseLinear if found.indexes else QuantizedLinear
 
 
 class Linear(nn.Cell):

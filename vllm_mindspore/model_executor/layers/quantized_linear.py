@@ -25,13 +25,13 @@ class QuantizedLinear(nn.Cell):
 
     def __init__(self, found: LinearParameters, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight = _joined(found.weights)
-        self.scale = _output_scale(_joined(found.scales), dtype)
+        self.weight = joined(found.weights)
+        self.scale = _output_scale(joined(found.scales), dtype)
         self.quantize = _codes(found, dtype)
         self.bias: Parameter | None = None
         if found.biases:
-            self.bias = bridge.typed(_joined(found.biases), dtype)
-        self.quant_bias = _joined(found.quant_biases) if found.quant_biases else None
+            self.bias = bridge.typed(joined(found.biases), dtype)
+        self.quant_bias = joined(found.quant_biases) if found.quant_biases else None
         self.matmul = gen_ops_prim.QuantBatchMatmul(False, True, bridge.to_mindspore_dtype(dtype))
 
     def construct(self, x: Tensor, slots: None = None) -> Tensor:
@@ -95,7 +95,7 @@ def _output_scale(scale: Parameter, dtype: torch.dtype) -> Parameter:
     return bridge.constant(f"{scale.name}.encoded", encoded)
 
 
-def _joined(parameters: Sequence[Parameter]) -> Parameter:
+def joined(parameters: Sequence[Parameter]) -> Parameter:
     """Those of all projections, along N; the only one is not copied."""
     if len(parameters) == 1:
         return parameters[0]
