@@ -26,8 +26,7 @@ constexpr ExpandControls kExpandControls;
 
 // Two vectors of eight bytes.
 inline __m128i load_halves(const void* low, const void* high) {
-  const __m128d first = _mm_load_sd(static_cast<const double*>(low));
-  return _mm_castpd_si128(_mm_loadh_pd(first, static_cast<const double*>(high)));
+  return _mm_insert_epi64(_mm_cvtsi64_si128(vmo::load_unaligned<int64_t>(low)), vmo::load_unaligned<int64_t>(high), 1);
 }
 
 // Of each byte of `mask`, how many bits the bytes before it have.

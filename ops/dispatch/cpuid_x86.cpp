@@ -61,6 +61,7 @@ bool detect_x86_vbmi2() {
   return detect_x86_level() >= Isa::kAvx512 && bit(leaf7.ecx, 6) && bit(leaf7.ecx, 11);
 }
 
+#if !defined(VMO_PORTABLE_ONLY)
 bool request_amx() {
 #if defined(VMO_EMULATE_AMX)
   return true;
@@ -71,5 +72,6 @@ bool request_amx() {
   return granted;
 #endif
 }
+#endif
 
 }  // namespace vmo

@@ -42,7 +42,7 @@ class SparseLinear(nn.Cell):
     def construct(self, x: Tensor, slots: None = None) -> Tensor:
         """x [T, in_features] -> [T, sum(out_features)]; not for models with adapters."""
         codes, _ = self.quantize(x)
-        parts = ()
+        parts: tuple[Tensor, ...] = ()
         for stream in self.streams:
             parts += (stream(codes),)
         y = parts[0] if len(parts) == 1 else mint.cat(parts, -1)
