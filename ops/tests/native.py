@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,9 +136,20 @@ class Native:
         self, name: str, *arguments: Tensor | Sequence[Tensor | None] | int | float | None
     ) -> None:
         """Runs vmo_core_<name>; tensors become pointers to views, sequences arrays of views."""
-        status = getattr(self.functions, f"vmo_core_{name}")(*map(_argument, arguments))
-        if status != 0:
-            raise NativeError(self.control.last_error())
+        self.prepared(name, *arguments)()
+
+    def prepared(
+        self, name: str, *arguments: Tensor | Sequence[Tensor | None] | int | float | None
+    ) -> Callable[[], None]:
+        """The same call, to be made any number of times."""
+        function = getattr(self.functions, f"vmo_core_{name}")
+        converted = [_argument(value) for value in arguments]
+
+        def call(_alive: object = arguments) -> None:
+            if function(*converted) != 0:
+                raise NativeError(self.control.last_error())
+
+        return call
 
 
 def _argument(value: Tensor | Sequence[Tensor | None] | int | float | None) -> object:
