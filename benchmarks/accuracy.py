@@ -24,6 +24,7 @@ from typing import Any
 from benchmarks.page import write_section
 from vllm_mindspore.quantization.ptq import line_plot
 from vllm_mindspore.quantization.ptq.line_plot import Axis
+from vllm_mindspore.quantization.ptq.sparsity import RECOMMENDED
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "quantization.md"
@@ -58,7 +59,7 @@ def _sparse(share: float) -> Variant:
     calibration = ("--calibration", str(CORPUS / "train.txt"))
     samples = ("--calibration-samples", str(CALIBRATION_SAMPLES))
     options = ("--scheme", "w8a8s", "--sparsity", str(share), *calibration, *samples)
-    return Variant(f"w8a8s, {share:.0%}", options, sparsity=share)
+    return Variant(f"w8a8s, {share:.0%}", options, share == RECOMMENDED, sparsity=share)
 
 
 def _variant(scheme: str, suppression: str, *, close: bool = False) -> Variant:
@@ -127,7 +128,7 @@ def measure(variant: Variant, split: str) -> Result:
         run("quantize", MODEL, "--output", folder, *variant.options)
     exam = evaluate(folder, "--ceval", EXAM, "--split", split)
     perplexity = evaluate(folder, "--perplexity", TEXT)["perplexity"]
-    num_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    num_bytes = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     return Result(variant, num_bytes, exam["questions"], exam["accuracy"], perplexity)
 
 

@@ -27,7 +27,8 @@ def quantize(*arguments: str | Path) -> int:
 
 def start(model: Path, output: Path) -> subprocess.Popen[str]:
     options = ["--scheme", "w8a8sc", "--sparsity", "0.5", "--tensor-parallel-size", "2"]
-    options += ["--outlier-suppression", "smooth", "--calibration", str(EXAM)]
+    options += ["--sparsity-method", "wanda", "--outlier-suppression", "smooth"]
+    options += ["--calibration", str(EXAM)]
     command = [SCRIPT, "quantize", model, "--output", output, *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
