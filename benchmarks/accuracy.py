@@ -32,6 +32,7 @@ TINY = ROOT / "examples" / "tiny_model"
 MODEL, EXAM, TEXT = TINY / "model", TINY / "ceval", TINY / "heldout.txt"
 IMAGES = ROOT / "docs" / "images"
 BUILD = ROOT / "build" / "accuracy"
+_DRAWN = "w8a8s"
 CORPUS = BUILD / "corpus"
 CORPUS_DOCUMENTS, CALIBRATION_SAMPLES = 2000, 256
 _COMMAND = (sys.executable, "-m", "vllm_mindspore.cli.main")
@@ -46,7 +47,7 @@ class Variant:
         options: of `vllm-mindspore quantize`; empty for the model as it is.
         close: whether the project promises that it costs at most half a point of accuracy and one
             hundredth of perplexity.
-        sparsity: share of zeros, 0 for dense ones.
+        sparsity: share of zeros of those that are drawn, 0 for others.
     """
 
     name: str
@@ -55,11 +56,12 @@ class Variant:
     sparsity: float = 0.0
 
 
-def _sparse(share: float) -> Variant:
+def _sparse(scheme: str, share: float) -> Variant:
     calibration = ("--calibration", str(CORPUS / "train.txt"))
     samples = ("--calibration-samples", str(CALIBRATION_SAMPLES))
-    options = ("--scheme", "w8a8s", "--sparsity", str(share), *calibration, *samples)
-    return Variant(f"w8a8s, {share:.0%}", options, share == RECOMMENDED, sparsity=share)
+    options = ("--scheme", scheme, "--sparsity", str(share), *calibration, *samples)
+    close = share == RECOMMENDED
+    return Variant(f"{scheme}, {share:.0%}", options, close, share if scheme == _DRAWN else 0.0)
 
 
 def _variant(scheme: str, suppression: str, *, close: bool = False) -> Variant:
@@ -77,7 +79,8 @@ VARIANTS = (
     Variant("w8a8-dynamic", ("--scheme", "w8a8-dynamic"), close=True),
     Variant("w8a16", ("--scheme", "w8a16")),
     Variant("w4a16", ("--scheme", "w4a16")),
-    *(_sparse(share) for share in (0.3, 0.5, 0.6, 0.7)),
+    *(_sparse(_DRAWN, share) for share in (0.3, 0.5, 0.6, 0.7)),
+    _sparse("w8a8sc", RECOMMENDED),
 )
 
 

@@ -4,6 +4,8 @@ and the trained model stays as good as it was."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,22 @@ from tests.e2e.conftest import Checkpoint, Engine
 from tests.e2e.test_correctness import options, prompt_logprobs, ragged_prompts
 from tests.quantization.checkpoints import QuantizedReference
 from tests.quantization.ptq.jobs import make, make_job
+from vllm_mindspore.conversion import convert
 from vllm_mindspore.evaluation import ceval
 from vllm_mindspore.evaluation.perplexity import perplexity, read_documents, windows
 from vllm_mindspore.model_executor.model_loader.quantization_files import read_description
-from vllm_mindspore.quantization.description import DYNAMIC, FLOAT, STATIC, WEIGHT_INT8, Tool
+from vllm_mindspore.quantization.description import (
+    DYNAMIC,
+    FLOAT,
+    SPARSE,
+    STATIC,
+    WEIGHT_INT8,
+    Tool,
+)
 from vllm_mindspore.quantization.ptq import calibration_data
 from vllm_mindspore.quantization.ptq.calibration_data import Amount
 from vllm_mindspore.quantization.ptq.policy import Suppression, policy
+from vllm_mindspore.quantization.ptq.sparsity import Sparsity
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "tiny_model"
@@ -179,3 +190,26 @@ def test_accuracy_over_the_whole_exam(
     found, expected = measured_perplexity(llm, None), measured_perplexity(exact, None)
     assert np.isfinite(found)
     assert found / expected - 1 <= PERPLEXITY
+
+
+@pytest.mark.full
+def test_the_recommended_share_of_zeros_over_the_whole_exam(
+    tiny_model: Path, engine: Engine, tmp_path: Path
+) -> None:
+    """Compressed, beside dense W8A8; calibrated on texts like those of its training."""
+    corpus = [sys.executable, "corpus.py", str(tmp_path / "corpus"), "--documents", "2000"]
+    subprocess.run(corpus, cwd=EXAMPLE, check=True)
+    tokenizer = calibration_data.load_tokenizer(tiny_model)
+    text = tmp_path / "corpus" / "train.txt"
+    samples = calibration_data.read(text, tokenizer, Amount(samples=256)).samples
+    sparse = make_job(tiny_model, SPARSE, Suppression.NONE, sparsity=Sparsity(), samples=samples)
+    make(sparse, tmp_path / "sparse")
+    convert.compress(tmp_path / "sparse", tmp_path / "compressed", 1)
+    dense = made_of_the_tiny_model(
+        tiny_model, tmp_path / "dense", STATIC, Suppression.NONE, Tool.GOLDEN_STICK
+    )
+    found, expected = (
+        engine(folder, skip_tokenizer_init=False) for folder in (tmp_path / "compressed", dense)
+    )
+    assert accuracy(found, None) >= accuracy(expected, None) - POINTS
+    assert measured_perplexity(found, None) / measured_perplexity(expected, None) - 1 <= PERPLEXITY
