@@ -122,20 +122,23 @@ def rows_without_kernels(llm: LLM, library: KernelLibrary, runs: int) -> list[Ro
         library.set_noop(False)
 
 
-def start_engine(folder: Path) -> LLM:
-    """The engine with dummy weights and without tokenizer or prefix cache."""
+def start_engine(folder: Path, **options: Any) -> LLM:
+    """The engine without tokenizer or prefix cache, with dummy weights unless told otherwise."""
     import vllm_mindspore  # noqa: F401, I001 - first, as users write it
     from vllm import LLM
 
+    defaults: dict[str, Any] = {
+        "load_format": "dummy",
+        "dtype": "bfloat16",
+        "max_model_len": 1024,
+        "max_num_batched_tokens": 1024,
+        "max_num_seqs": 32,
+    }
     return LLM(
         str(folder),
-        load_format="dummy",
-        dtype="bfloat16",
         skip_tokenizer_init=True,
-        max_model_len=1024,
-        max_num_batched_tokens=1024,
-        max_num_seqs=32,
         enable_prefix_caching=False,
+        **(defaults | options),
     )
 
 

@@ -63,6 +63,12 @@ def to_host_torch(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
+def rounded(values: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+    """float32 values, rounded to `dtype`."""
+    found: np.ndarray = torch.from_numpy(values.copy()).to(dtype).float().numpy()
+    return found
+
+
 def constant(name: str, values: np.ndarray, dtype: torch.dtype | None = None) -> Parameter:
     """A frozen, named Parameter of a numpy array: a copy in `dtype`, or its own memory."""
     return parameter(name, torch.from_numpy(values).to(dtype))

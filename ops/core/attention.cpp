@@ -111,16 +111,19 @@ void run_attention(const ElementKernels& kernels, size_t element, AttentionArgs 
 
 Status paged_attention(const char* op, const TensorView& query, const TensorView& key_cache,
                        const TensorView& value_cache, const PagedSequences& sequences, int64_t heads, int64_t kv_heads,
-                       double scale, const TensorView& out) {
+                       double scale, const TensorView& out, const TensorView& cache_scales) {
   const ElementKernels* kernels = nullptr;
   VMO_TRY(dense_kernels(op, "query", query.dtype, &kernels));
-  VMO_TRY(require_dtype(op, "key_cache", key_cache, query.dtype));
-  VMO_TRY(require_dtype(op, "value_cache", value_cache, query.dtype));
+  const DType cached = cache_scales.data == nullptr ? query.dtype : DType::kInt8;
+  VMO_TRY(require_dtype(op, "key_cache", key_cache, cached));
+  VMO_TRY(require_dtype(op, "value_cache", value_cache, cached));
   Cache keys, values;
+  CacheScales scales;
   VMO_TRY(read_cache(op, "key_cache", key_cache, &keys));
   VMO_TRY(read_cache(op, "value_cache", value_cache, &values));
   VMO_TRY(require_same_layout(op, keys, values));
   VMO_TRY(check_heads(op, heads, kv_heads, keys));
+  VMO_TRY(read_cache_scales(op, cache_scales, kv_heads * keys.head_dim, &scales));
   const int64_t width = heads * keys.head_dim;
   Rows rows;
   VMO_TRY(input_rows(op, "query", query, width, ScratchSlot::kMaterialise0, &rows));
@@ -137,6 +140,9 @@ Status paged_attention(const char* op, const TensorView& query, const TensorView
   args.key_token_stride = keys.token_stride;
   args.value_block_stride = values.block_stride;
   args.value_token_stride = values.token_stride;
+  args.key_scale = scales.key_scale;
+  args.value_scale = scales.value_scale;
+  args.value_offset = scales.value_offset;
   args.block_size = keys.block_size;
   args.heads = heads;
   args.kv_heads = kv_heads;

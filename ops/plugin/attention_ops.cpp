@@ -2,6 +2,7 @@
 // Builtin primitives of attention. The comment of each gives its arguments in call order.
 #include "arguments.h"
 #include "core/check.h"
+#include "float_parameters.h"
 #include "vmo/core.h"
 
 namespace vmo::plugin {
@@ -138,13 +139,34 @@ enum PagedAttentionArgument {
 // DEFAULT and MASK_DEFAULT in MindSpore's numbering of mode names.
 constexpr int64_t kDefaultQuantMode = 0, kDefaultMaskMode = 0;
 
+// What int8 caches stand for, (code + offset) * scale of antiquant_scale and antiquant_offset [2, channels], keys first, as
+// the kernels take it; null data for None.
+Status cache_scales(const Arguments& args, int64_t channels, TensorView* out) {
+  *out = TensorView{};
+  if (args.absent(kAntiquantScale) && args.absent(kAntiquantOffset)) return kOk;
+  TensorView given[2], values[2];
+  VMO_TRY(args.input(kAntiquantScale, &given[0]));
+  VMO_TRY(args.input(kAntiquantOffset, &given[1]));
+  const int64_t count = 2 * channels, shape[2] = {4, channels};
+  VMO_TRY(require_shape(args.op(), "antiquant_scale", given[0], {2, channels}));
+  VMO_TRY(require_shape(args.op(), "antiquant_offset", given[1], {2, channels}));
+  VMO_TRY(float_parameters(args.op(), "antiquant_scale", given[0], count, ScratchSlot::kMaterialise1, &values[0]));
+  VMO_TRY(float_parameters(args.op(), "antiquant_offset", given[1], count, ScratchSlot::kPack, &values[1]));
+  auto* rows = static_cast<float*>(scratch(ScratchSlot::kGather, static_cast<size_t>(4 * channels) * sizeof(float)));
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t row = i / channels * 2, column = i % channels;
+    rows[row * channels + column] = static_cast<const float*>(values[0].data)[i];
+    rows[(row + 1) * channels + column] = -static_cast<const float*>(values[1].data)[i];
+  }
+  *out = contiguous_view(rows, DType::kFloat32, 2, shape);
+  return kOk;
+}
+
 Status run_paged_attention(const Arguments& args) {
   VMO_TRY(args.require_count(kPagedAttentionArguments));
-  VMO_TRY(args.require_none(kAntiquantScale, "antiquant_scale"));
-  VMO_TRY(args.require_none(kAntiquantOffset, "antiquant_offset"));
   VMO_TRY(args.require_none(kMask, "attn_mask (attention is causal by itself)"));
   VMO_TRY(args.require_none(kAlibi, "alibi_mask"));
-  TensorView query, keys, values, out;
+  TensorView query, keys, values, scales, out;
   PagedSequences sequences;
   int64_t heads = 0, kv_heads = 0, quant_mode = 0, mask_mode = 0, mla_width = 0;
   double scale = 0;
@@ -161,7 +183,7 @@ Status run_paged_attention(const Arguments& args) {
   VMO_TRY(args.integer(kMaskMode, "mask_mode", &mask_mode));
   VMO_TRY(args.integer(kMlaWidth, "mla_v_dim", &mla_width));
   if (quant_mode != kDefaultQuantMode) {
-    return fail(args.op(), "kv_cache_quant_mode is %lld; expected %lld (DEFAULT): caches are not quantised on CPU",
+    return fail(args.op(), "kv_cache_quant_mode is %lld; expected %lld (DEFAULT): a scale for each channel",
                 static_cast<long long>(quant_mode), static_cast<long long>(kDefaultQuantMode));
   }
   if (mask_mode != kDefaultMaskMode) {
@@ -170,7 +192,9 @@ Status run_paged_attention(const Arguments& args) {
   }
   if (mla_width != 0) return fail(args.op(), "mla_v_dim is %lld; expected 0", static_cast<long long>(mla_width));
   VMO_TRY(args.output(1, &out));
-  return paged_attention(args.op(), query, keys, values, sequences, heads, kv_heads, scale, out);
+  VMO_TRY(require_rank(args.op(), "key_cache", keys, 4));
+  VMO_TRY(cache_scales(args, keys.shape[2] * keys.shape[3], &scales));
+  return paged_attention(args.op(), query, keys, values, sequences, heads, kv_heads, scale, out, scales);
 }
 
 }  // namespace

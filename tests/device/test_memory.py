@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import psutil
 import pytest
 
 from vllm_mindspore.device import memory
+from vllm_mindspore.device.memory import give_back_free_memory
 
 MIB = 1 << 20
 
@@ -55,6 +57,22 @@ def test_version_one_limits_are_read(tmp_path: Path) -> None:
     membership = tmp_path / "cgroup"
     membership.write_text("5:cpu,cpuacct:/job\n4:memory:/job\n")
     assert _headroom(tmp_path, membership) == [210 * MIB]
+
+
+def test_free_pages_between_used_ones_are_given_back() -> None:
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.free.argtypes = (ctypes.c_void_p,)
+    size, count = 100_000, 1000  # less than what malloc maps one by one
+    blocks = [libc.malloc(size) for _ in range(count)]
+    for block in blocks:
+        ctypes.memset(block, 1, size)
+    for block in blocks[:-1]:  # the last one keeps the end of the heap
+        libc.free(ctypes.c_void_p(block))
+    before = psutil.Process().memory_info().rss
+    give_back_free_memory()
+    assert before - psutil.Process().memory_info().rss > size * count / 2
+    libc.free(ctypes.c_void_p(blocks[-1]))
 
 
 def test_this_process_has_some_memory() -> None:

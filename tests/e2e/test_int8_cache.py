@@ -81,6 +81,37 @@ def test_logprobs(
     engine: Engine,
     tmp_path: Path,
 ) -> None:
+    check_logprobs(name, policy, dtype_name, int8_cache, folder, engine, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "dtype_name"),
+    [CASES[0], pytest.param("llama", "mixed", "bf16", marks=pytest.mark.full)],
+)
+def test_logprobs_of_the_primitive_chain(
+    name: str,
+    policy: str,
+    dtype_name: str,
+    int8_cache: Int8Cache,
+    folder: Path,
+    engine: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What an NPU runs: QuantV2 before ReshapeAndCache, PagedAttention with antiquant_scale."""
+    monkeypatch.setenv("VLLM_MS_FUSED_KERNELS", "0")
+    check_logprobs(name, policy, dtype_name, int8_cache, folder, engine, tmp_path)
+
+
+def check_logprobs(
+    name: str,
+    policy: str,
+    dtype_name: str,
+    int8_cache: Int8Cache,
+    folder: Path,
+    engine: Engine,
+    tmp_path: Path,
+) -> None:
     """As far from float32 as transformers is in that dtype, codes that change included."""
     dtype = DTYPES[dtype_name]
     quantized, scales = int8_cache(name, policy)

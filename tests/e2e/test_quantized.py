@@ -174,11 +174,13 @@ WEIGHTS_ALONE = [
     ("fp16", "1", "qwen2", "int8 weights", Tool.MODELSLIM, 0),  # biases
     ("bf16", "1", "qwen3-groups", "int4 weights", Tool.GOLDEN_STICK, 64),
     ("bf16", "0", "qwen3-groups", "int4 weights", Tool.GOLDEN_STICK, 64),
+    ("bf16", "1", "qwen3-groups", "int4 weights", Tool.MODELSLIM, 128),
 ]
 WEIGHTS_ALONE_FULL = [
     ("bf16", "1", "llama", "int8 weights, head", Tool.GOLDEN_STICK, 0),
     ("bf16", "1", "qwen3-groups", "int8 weights", Tool.MODELSLIM, 128),
     ("fp16", "1", "qwen3-groups", "int4 weights", Tool.GOLDEN_STICK, 128),
+    ("fp16", "0", "qwen2", "int4 weights", Tool.MODELSLIM, 0),  # biases
     ("bf16", "1", "glm", "int4 weights", Tool.GOLDEN_STICK, 0),  # gate and up are one tensor
     ("bf16", "1", "glm4", "int8 weights", Tool.MODELSLIM, 0),  # norms behind the blocks
     ("fp16", "1", "llama-biases", "int4 weights", Tool.GOLDEN_STICK, 0),  # not one node

@@ -39,6 +39,9 @@ class Recording(SimpleNamespace):
     def note(self, problem: str) -> None:
         """Zeros are no scales."""
 
+    def release(self, name: str) -> None:
+        """Nothing is held."""
+
     def take_bits(self, name: str, shape: Sequence[int]) -> Any:
         return parameter(name, self.stored(name, [shape], [TORCH_DTYPES[kind] for kind in FLOATS]))
 
@@ -59,8 +62,7 @@ def grouped(inputs: Any) -> Quantization:
 
 CASES = [
     *((described(DESCRIBED[0], kind), kind) for kind in description.TYPES),
-    # How others than Golden Stick pack int4 is not known.
-    *((described(DESCRIBED[1], kind), kind) for kind in description.TYPES if kind != "W4A16"),
+    *((described(DESCRIBED[1], kind), kind) for kind in description.TYPES),
     (grouped(compressed.ZERO_POINT), "W8A8"),
     (grouped(compressed.STATIC), "W8A8"),
     (grouped(compressed.DYNAMIC), "W8A8_DYNAMIC"),

@@ -81,9 +81,11 @@ def test_weights_alone() -> None:
     types = {"q.weight": "W8A16", "o.weight": "W4A16"}
     found = DescribedPlan(parse(folder / "quantization_description.json", types))
     assert found.scheme(["q"]) == W8A16(Form(sizes, turned=True))
-    assert found.scheme(["o"]) == W4A16(Form(sizes, turned=True))
-    stated = {"q.weight": "W8A16", "group_size": 64}
-    assert DescribedPlan(parse(FILE, stated)).scheme(["q"]) == W8A16(Form((64,), turned=False))
+    assert found.scheme(["o"]) == W4A16(Form(sizes, turned=True), Tool.GOLDEN_STICK)
+    found = DescribedPlan(parse(FILE, {**types, "group_size": 64}))
+    form = Form((64,), turned=False, subtracted=True)
+    assert found.scheme(["q"]) == W8A16(form)
+    assert found.scheme(["o"]) == W4A16(form, Tool.MODELSLIM)
 
 
 def test_layers_of_fused_models_say_so() -> None:

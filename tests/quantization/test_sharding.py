@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.quantization import weight_only
 from vllm_mindspore.quantization import primitives
 from vllm_mindspore.quantization.description import (
     DYNAMIC,
@@ -100,6 +101,20 @@ def test_int4_weights_of_groups_recombine(
     weights = [linears.float_weight(part, WEIGHT_INT4) for part in found]
     whole = np.concatenate(weights, axis=0 if split is Split.COLUMN else 1)
     np.testing.assert_array_equal(whole, linears.float_weight(tensors, WEIGHT_INT4))
+
+
+@pytest.mark.parametrize("split", Split, ids=lambda split: split.name)
+@pytest.mark.parametrize("grouped", [False, True])
+def test_int4_weights_of_modelslim_recombine(
+    grouped: bool, split: Split, rng: np.random.Generator
+) -> None:
+    codes = rng.integers(-8, 8, (OUTPUTS, INPUTS), np.int8)
+    stored = weight_only.pack(codes, Tool.MODELSLIM, grouped=grouped)
+    arguments = ("weight", WEIGHT_INT4, Tool.MODELSLIM, split)
+    parts = [shard(stored, *arguments, Rank(index, 2)) for index in range(2)]
+    found = [weight_only.unpack(part, Tool.MODELSLIM, grouped=grouped) for part in parts]
+    whole = np.concatenate(found, axis=0 if split is Split.COLUMN else 1)
+    np.testing.assert_array_equal(whole, codes)
 
 
 def test_modelslim_scales_of_groups(rng: np.random.Generator) -> None:

@@ -30,18 +30,38 @@ def store(linear: Linear, kind: str, tool: Tool, group_size: int = 0) -> Tensors
     else:
         turned = np.ascontiguousarray(scale.T) if group_size else scale[:, 0]
         found = {"weight_scale": turned, "weight_offset": np.zeros(turned.shape, np.int32)}
-    found["weight"] = primitives.pack_int4(codes) if bits == 4 else codes
+    found["weight"] = pack(codes, tool, grouped=scale.shape[1] > 1) if bits == 4 else codes
     if linear.bias is not None:
         found["bias"] = linear.bias
     return found
 
 
+def pack(codes: npt.NDArray[np.int8], tool: Tool, *, grouped: bool) -> npt.NDArray[np.int8]:
+    """int4 codes [N, K] as the tool stores them: ModelSlim pairs neighbours along K where each
+    output has one scale."""
+    if tool is Tool.MODELSLIM and not grouped:
+        return primitives.pack_int4(codes.T)
+    packed = primitives.pack_int4(codes)
+    return packed.T if tool is Tool.MODELSLIM else packed
+
+
+def unpack(stored: npt.NDArray[np.int8], tool: Tool, *, grouped: bool) -> npt.NDArray[np.int8]:
+    """The codes [N, K] of that."""
+    if tool is Tool.MODELSLIM and not grouped:
+        return primitives.unpack_int4(stored).T
+    return primitives.unpack_int4(stored.T if tool is Tool.MODELSLIM else stored)
+
+
 def values(tensors: Tensors, kind: str, tool: Tool) -> Floats:
     """The weight [N, K] of stored tensors."""
     stored: Any = tensors
-    codes = primitives.unpack_int4(stored["weight"]) if kind == WEIGHT_INT4 else stored["weight"]
+    codes = stored["weight"]
+    if kind == WEIGHT_INT4:
+        scales = stored["weight_scale"]
+        codes = unpack(codes, tool, grouped=scales.ndim > 1 and scales.shape[1] > 1)
     scale, offset = (
         part.astype(np.float32) if part.ndim == 1 or tool is Tool.MODELSLIM else part.T
         for part in (stored["weight_scale"], stored["weight_offset"])
     )
-    return primitives.dequantize_weight(codes, scale, offset)
+    added = -offset if tool is Tool.MODELSLIM else offset
+    return primitives.dequantize_weight(codes, scale, added)

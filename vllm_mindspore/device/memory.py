@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,14 @@ def available_memory(cgroup_root: Path = _CGROUP_ROOT, process: str = "self") ->
         if left is not None:
             free = min(free, left)
     return free
+
+
+def give_back_free_memory() -> None:
+    """Gives the system the pages that this process's allocator keeps but nothing uses, as loading
+    leaves them. Without glibc there is no such call, and nothing happens."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
 
 
 def _cgroup_chain(root: Path, membership: Path) -> list[Path]:

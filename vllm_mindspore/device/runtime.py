@@ -55,6 +55,12 @@ def _configure_mindspore() -> None:
     _prime_numpy_interface()
 
 
+def allow_int8_caches() -> None:
+    """MindSpore's own inference takes int8 caches in PagedAttention only with this option, which
+    users of an NPU have on; on CPU nothing else depends on it."""
+    ms.set_context(jit_config={"jit_level": "O0", "infer_boost": "on"})
+
+
 def _prime_numpy_interface() -> None:
     """The MindSpore wheel is built against numpy 1: under numpy 2 its first use of a Python
     scalar prints a long notice and raises SystemError, once per process. Take it here."""

@@ -120,15 +120,20 @@ def _has_int8_cache(found: Quantization | None) -> bool:
 
 def _has_folded_bias(checkpoint: Checkpoint, layer: Layer) -> bool:
     """quant_bias holds it; whether files repeat it does not matter."""
+    return _tool(checkpoint) is Tool.MODELSLIM and layer.type in (STATIC, SPARSE)
+
+
+def _tool(checkpoint: Checkpoint) -> Tool | None:
     found = checkpoint.quantization
-    static = layer.type in (STATIC, SPARSE)
-    return isinstance(found, Description) and found.tool is Tool.MODELSLIM and static
+    return found.tool if isinstance(found, Description) else None
 
 
 def _of_layer(checkpoint: Checkpoint, layer: Layer) -> Iterator[str]:
     """Of a model that is not known: its weight says which sizes it has."""
     weight = layer.tensors.get("weight")
     parts = parts_of(checkpoint.quantization, layer.type)
+    if layer.type == WEIGHT_INT4 and _tool(checkpoint) is Tool.MODELSLIM:
+        return  # its weights do not say what is packed
     if weight is not None and weight.dtype == "I8" and len(weight.shape) == 2 and parts is not None:
         rows, columns = weight.shape
         sizes = (rows, 2 * columns) if layer.type == WEIGHT_INT4 else (columns, rows)

@@ -35,7 +35,7 @@ class Part:
     """A tensor of a layer.
 
     Attributes:
-        shapes: of N, K, 1, P (pairs of N) and G (groups of K).
+        shapes: of N, K, 1, P (pairs of N), H (pairs of K) and G (groups of K).
         dtypes: as the safetensors format names them.
         required: whether each layer has it.
     """
@@ -46,7 +46,8 @@ class Part:
 
     def shapes_of(self, in_features: int, out_features: int) -> list[tuple[int, ...]]:
         """In numbers; groups have any of GROUP_SIZES that divides K."""
-        sizes = {"N": out_features, "K": in_features, "1": 1, "P": out_features // 2}
+        sizes = {"N": out_features, "K": in_features, "1": 1}
+        sizes |= {"P": out_features // 2, "H": in_features // 2}
         groups = [in_features // size for size in GROUP_SIZES if in_features % size == 0]
         found = [
             tuple((sizes | {"G": count})[axis] for axis in shape)
@@ -88,14 +89,17 @@ _DESCRIBED = {
 _WEIGHTS_ALONE = {
     tool: {
         kind: {
-            "weight": Part((weight,), ("I8",)),
+            "weight": Part(weights, ("I8",)),
             "weight_scale": Part((*_OUTPUT, groups), FLOATS),
             "weight_offset": Part((*_OUTPUT, groups), _OFFSETS.dtypes, required=False),
             **_BIAS,
         }
-        for kind, weight in ((WEIGHT_INT8, "NK"), (WEIGHT_INT4, "KP"))
+        for kind, weights in ((WEIGHT_INT8, _WEIGHT), (WEIGHT_INT4, packed))
     }
-    for tool, groups in ((Tool.GOLDEN_STICK, "GN"), (Tool.MODELSLIM, "NG"))
+    for tool, groups, packed in (
+        (Tool.GOLDEN_STICK, "GN", ("KP",)),
+        (Tool.MODELSLIM, "NG", ("NH", "PK", "NK")),
+    )
 }
 _ZERO_POINTS = {"weight_zero_point": _OFFSETS}
 _COMPRESSED = {

@@ -119,12 +119,6 @@ class Description:
                     f"{self.file}: {module} has the type {kind!r:.40}; supported: "
                     f"{', '.join(TYPES)}"
                 )
-            if kind == WEIGHT_INT4 and self.tool is not Tool.GOLDEN_STICK:
-                raise ValueError(
-                    f"{self.file}: {module} has the type {kind}, which is read as Golden Stick "
-                    "packs it; how this tool does is not known here. Use W8A16 or a W4A16 "
-                    "checkpoint of Golden Stick"
-                )
         return found
 
     def check(self, dtype: str) -> None:

@@ -67,8 +67,9 @@ class FloatPlan:
 
 
 def _form(description: Description) -> Form:
-    """Golden Stick stores scales of groups turned."""
-    return Form(description.group_sizes(), turned=description.tool is Tool.GOLDEN_STICK)
+    """Golden Stick stores scales of groups turned, ModelSlim the offsets that codes have."""
+    golden_stick = description.tool is Tool.GOLDEN_STICK
+    return Form(description.group_sizes(), turned=golden_stick, subtracted=not golden_stick)
 
 
 _SCHEMES: dict[str, Callable[[Description], Scheme]] = {
@@ -77,7 +78,7 @@ _SCHEMES: dict[str, Callable[[Description], Scheme]] = {
     SPARSE: lambda description: W8A8(description.tool),
     DYNAMIC: lambda _: W8A8Dynamic(),
     WEIGHT_INT8: lambda description: W8A16(_form(description)),
-    WEIGHT_INT4: lambda description: W4A16(_form(description)),
+    WEIGHT_INT4: lambda description: W4A16(_form(description), description.tool),
 }
 
 

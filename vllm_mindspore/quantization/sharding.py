@@ -125,7 +125,7 @@ def axes_of(shape: Sequence[int], part: str, kind: str, tool: Tool) -> str:
         ValueError: a name that no layer has.
     """
     if part == "weight":
-        return "KN" if kind == WEIGHT_INT4 else "NK"
+        return "KN" if kind == WEIGHT_INT4 and tool is Tool.GOLDEN_STICK else "NK"
     if part in _INPUT:
         return "K" if math.prod(shape) > 1 else "1"
     if part in _OUTPUT:

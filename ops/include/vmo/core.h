@@ -127,10 +127,11 @@ struct PagedSequences {
 };
 
 // query, out [T, H * D]; caches [NB, BS, KH, D]. Query token i of n in a sequence with c keys sees keys
-// 0 .. c - n + i. Tokens past the sum of query_lens are padding: their output is zero.
+// 0 .. c - n + i. Tokens past the sum of query_lens are padding: their output is zero. Caches are int8 with cache_scales,
+// those of AttentionBlock.
 Status paged_attention(const char* op, const TensorView& query, const TensorView& key_cache,
                        const TensorView& value_cache, const PagedSequences& sequences, int64_t heads, int64_t kv_heads,
-                       double scale, const TensorView& out);
+                       double scale, const TensorView& out, const TensorView& cache_scales = TensorView{});
 
 struct AttentionBlock {
   TensorView qkv;            // [T, (H + 2 KH) * D]

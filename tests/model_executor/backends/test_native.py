@@ -119,18 +119,6 @@ def test_the_chain_refuses_fp32(configure: Configure, monkeypatch: pytest.Monkey
         NativeBackend(configure()).load()
 
 
-def test_the_chain_refuses_int8_caches(
-    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VLLM_MS_FUSED_KERNELS", "0")
-    config = configure(load_format="dummy", dtype="float16")
-    config.model_config.model = str(tmp_path)
-    description = '{"kv_cache_type": "C8", "lm_head.weight": "FLOAT"}'
-    (tmp_path / "quant_model_description.json").write_text(description)
-    with pytest.raises(ValueError, match="takes no int8 key/value cache here; unset it"):
-        NativeBackend(config).load()
-
-
 def test_the_chain_runs_when_asked(
     configure: Configure, reference: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

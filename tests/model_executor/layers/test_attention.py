@@ -17,9 +17,18 @@ import pytest
 import torch
 from mindspore import Tensor, nn
 
-from tests.model_executor.layers.weights import KERNELS, RandomSource, check, tensor, varying
+from tests.model_executor.layers.weights import (
+    KERNELS,
+    Int8Cached,
+    RandomSource,
+    check,
+    tensor,
+    varying,
+)
 from vllm_mindspore import bridge
+from vllm_mindspore.device.runtime import allow_int8_caches
 from vllm_mindspore.model_executor.layers.attention import (
+    CacheCodes,
     ChainAttention,
     FusedAttention,
     build_attention,
@@ -144,12 +153,19 @@ class Flat(nn.Cell):
         return self.layer(x, inputs, key_cache, value_cache)
 
 
-def flat(layer: nn.Cell, dtype: torch.dtype, tables: torch.dtype, config: AttentionConfig) -> Flat:
+def flat(
+    layer: nn.Cell,
+    dtype: torch.dtype,
+    tables: torch.dtype,
+    config: AttentionConfig,
+    cached: torch.dtype | None = None,
+) -> Flat:
     """One compilation for all steps, as the backend declares its graphs."""
     row = Tensor(shape=[None], dtype=ms.int32)
     blocks = Tensor(shape=[None, None], dtype=ms.int32)
     angles = varying(torch.empty(1, config.rotary_dim, dtype=tables))
-    cache = varying(torch.empty(1, BLOCK, config.num_kv_heads, config.head_dim, dtype=dtype))
+    kind = cached or dtype
+    cache = varying(torch.empty(1, BLOCK, config.num_kv_heads, config.head_dim, dtype=kind))
     x = varying(torch.empty(1, config.hidden_size, dtype=dtype))
     graph = Flat(layer)
     graph.set_inputs(x, row, angles, angles, row, blocks, row, row, cache, cache)
@@ -201,6 +217,38 @@ def test_paged_steps_equal_the_dense_formula(dtype: torch.dtype, fused: bool, na
         untouched = [block for block in range(NUM_BLOCKS) if block not in used]
         assert bool((cache[untouched] == 1e3).all()), "only the requests' blocks are written"
     assert len(graph.compile_cache) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["qk_norm", "interleaved"])
+def test_int8_caches_are_the_same_fused_and_as_a_chain(name: str, dtype: torch.dtype) -> None:
+    """To the last bit, codes and results, where scales are numbers of the model's dtype."""
+    allow_int8_caches()
+    config, source = CONFIGS[name], RandomSource(dtype)
+    size, rotary = config.kv_size, Rotary.make(config)
+    for part in ("k_proj", "v_proj"):
+        scale = torch.randint(3, 6, (size,)) / 128.0
+        source.weights[f"attn.{part}.kv_cache_scale"] = scale
+        source.weights[f"attn.{part}.kv_cache_offset"] = torch.randint(-9, 10, (size,)).float()
+    sequences = [(2 * torch.randn(n, config.hidden_size)).to(dtype) for n in (LONG, SHORT)]
+    shape = (NUM_BLOCKS, BLOCK, config.num_kv_heads, config.head_dim)
+    found = []
+    for fused in (True, False):
+        builder = LayerBuilder(source=source, fused=fused, quantization=Int8Cached())
+        graph = flat(build_attention(builder, "attn", config), dtype, dtype, config, torch.int8)
+        caches = [torch.full(shape, 99, dtype=torch.int8) for _ in range(2)]
+        rows = paged(graph, sequences, rotary, dtype, tuple(map(tensor, caches)))
+        found.append([*rows, *caches])
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+    assert len(found[0][2].unique()) > 20, "keys use few codes"
+
+
+@pytest.mark.parametrize("offset", [0.5, 128])
+def test_offsets_that_a_chain_cannot_hold(offset: float) -> None:
+    values = np.full((4, 8), 1, np.float32)
+    values[3, 5] = offset
+    with pytest.raises(ValueError, match=r"attn: an offset .* no whole number from -128 to 127"):
+        CacheCodes("attn", values, torch.float16)
 
 
 @pytest.mark.parametrize(("fused", "kind"), [(True, FusedAttention), (False, ChainAttention)])

@@ -13,6 +13,7 @@ import torch
 from tests.model_executor.layers.weights import tensor, varying
 from tests.quantization.schemes.folders import Stored, load, stored
 from vllm_mindspore.bridge import to_torch
+from vllm_mindspore.device.custom_ops import custom_op
 from vllm_mindspore.model_executor.layers.quantized_linear import QuantizedLinear
 from vllm_mindspore.quantization import primitives
 from vllm_mindspore.quantization.description import Tool
@@ -94,10 +95,45 @@ def test_static(tmp_path: Path, dtype: torch.dtype, reciprocal: bool) -> None:
     assert torch.equal(found, with_bias(expected, files, x))
 
 
-def test_shifted_inputs_are_refused(tmp_path: Path) -> None:
-    """beta makes the offset no whole number, which QuantV2 has no place for."""
-    parts = stored(linears.static(floats(6), SCALE, Tool.MODELSLIM), Tool.MODELSLIM, torch.float16)
-    parts["beta"] = torch.linspace(-1, 1, INNER)
-    found = load(tmp_path, W8A8(Tool.MODELSLIM), {"q": parts}, bias=True, dtype=torch.float16)
-    with pytest.raises(ValueError, match=r"input_offset: with beta .*unset VLLM_MS_FUSED_KERNELS"):
-        QuantizedLinear(found, torch.float16)
+def shifted(dtype: torch.dtype) -> dict[str, Stored]:
+    """Layers with beta (Outlier Suppression+)."""
+    tool = Tool.MODELSLIM
+    files = {
+        name: stored(linears.static(floats(size), SCALE, tool), tool, dtype)
+        for name, size in SIZES.items()
+    }
+    for parts in files.values():
+        parts["beta"] = (torch.arange(INNER) / 16 - 1).to(dtype)
+    return files
+
+
+@each_half
+def test_beta_is_added_to_the_input(tmp_path: Path, dtype: torch.dtype) -> None:
+    files = shifted(dtype)
+    x = torch.randn(3, INNER).to(dtype)
+    moved = (x + files["q"]["beta"]).float().numpy()  # in the model's dtype
+    codes = primitives.quantize(moved, np.float32(SCALE.scale), SCALE.offset)
+    expected = [
+        primitives.dequantize(
+            primitives.accumulate(codes, parts["weight"].numpy()),
+            parts["deq_scale"].numpy(),
+            parts["quant_bias"].numpy(),
+        )
+        for parts in files.values()
+    ]
+    found = run(tmp_path, W8A8(Tool.MODELSLIM), files, x)
+    assert torch.equal(found, torch.from_numpy(np.concatenate(expected, 1)).to(dtype))
+
+
+@each_half
+def test_beta_equals_the_fused_kernel(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Where x + beta is a number of the model's dtype; the kernel adds beta / scale to offsets."""
+    x = torch.randint(-64, 64, (5, INNER)).to(dtype) / 32
+    scheme = W8A8(Tool.MODELSLIM)
+    found = load(tmp_path, scheme, shifted(dtype), bias=True, dtype=dtype)
+    assert found.beta is not None
+    chain = QuantizedLinear(found, dtype)
+    chain.set_inputs(varying(x))
+    fused = custom_op("vmo_linear_bias_2", 1 + len(found.fused()))
+    expected = to_torch(fused(tensor(x), *found.fused()))
+    assert torch.equal(to_torch(chain(tensor(x))), expected)

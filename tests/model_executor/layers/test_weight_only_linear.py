@@ -45,7 +45,7 @@ def test_projections_are_side_by_side(
     files = {name: stored(parts, Tool.GOLDEN_STICK, dtype) for name, parts in layers.items()}
     form = Form(GROUP_SIZES, turned=True)
     int4 = kind == WEIGHT_INT4
-    scheme = W4A16(form) if int4 else W8A16(form)
+    scheme = W4A16(form, Tool.GOLDEN_STICK) if int4 else W8A16(form)
     cell = WeightOnlyLinear(load(tmp_path, scheme, files, bias=bias, dtype=dtype, int4=int4), dtype)
     cell.set_inputs(varying(torch.empty(1, INNER, dtype=dtype)))
     values = [weight_only.values(parts, kind, Tool.GOLDEN_STICK) for parts in layers.values()]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""W4A16 as Golden Stick packs it becomes what the kernels read."""
+"""W4A16 as either tool packs it becomes what the kernels read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from vllm_mindspore.quantization.schemes.weight_scales import Form
 
 pytestmark = pytest.mark.usefixtures("mindspore_runtime")
 WRITTEN = Path(__file__).parents[2] / "fixtures" / "golden_stick_1.4.1" / "w4"
-SCHEME = W4A16(Form(GROUP_SIZES, turned=True))
+SCHEME = W4A16(Form(GROUP_SIZES, turned=True), Tool.GOLDEN_STICK)
+MODELSLIM = W4A16(Form(GROUP_SIZES, turned=False, subtracted=True), Tool.MODELSLIM)
 INNER = 128
 
 
@@ -80,6 +81,91 @@ def test_a_file_of_golden_stick() -> None:
     np.testing.assert_array_equal(values(found.weights).numpy(), primitives.int4_blocks(codes))
     np.testing.assert_array_equal(values(found.scales).numpy(), written[f"{name}.weight_scale"].T)
     assert found.group_size == 64
+
+
+# Codes of two outputs and four inputs, and the bytes that ModelSlim's own tests give for them.
+CODES = np.array([[1, 2, 3, 4], [5, 6, 7, -8]], np.int8)
+PER_OUTPUT, GROUPED = [[33, 67], [101, -121]], [[81, 98, 115, -124]]
+
+
+@pytest.mark.parametrize(("grouped", "packed"), [(False, PER_OUTPUT), (True, GROUPED)])
+def test_bytes_of_modelslim(grouped: bool, packed: list[list[int]]) -> None:
+    assert weight_only.pack(CODES, Tool.MODELSLIM, grouped=grouped).tolist() == packed
+    found = weight_only.unpack(np.array(packed, np.int8), Tool.MODELSLIM, grouped=grouped)
+    np.testing.assert_array_equal(found, CODES)
+
+
+def of_modelslim(rng: np.random.Generator, size: int, group_size: int) -> tuple[Stored, np.ndarray]:
+    """The tensors of a layer and its codes [N, K]."""
+    weight = rng.standard_normal((size, INNER)).astype(np.float32)
+    found = weight_only.store(Linear(weight), WEIGHT_INT4, Tool.MODELSLIM, group_size)
+    grouped = group_size > 0
+    codes = weight_only.unpack(np.asarray(found["weight"]), Tool.MODELSLIM, grouped=grouped)
+    return stored(found, Tool.MODELSLIM, torch.bfloat16), codes
+
+
+def load_modelslim(folder: Path, parts: Stored, size: int) -> LinearParameters:
+    opened = source(folder, {"q": parts}, torch.bfloat16)
+    found = MODELSLIM.parameters(opened, Projections(("q",), INNER, (size,)))
+    opened.finish()
+    return found
+
+
+@pytest.mark.parametrize("form", ["packed", "a byte for each"])
+@pytest.mark.parametrize("group_size", [0, 64])
+@pytest.mark.parametrize("size", [6, 1030])
+def test_what_kernels_take_of_modelslim(
+    tmp_path: Path, size: int, group_size: int, form: str, rng: np.random.Generator
+) -> None:
+    parts, codes = of_modelslim(rng, size, group_size)
+    if form != "packed":
+        parts["weight"] = torch.from_numpy(np.ascontiguousarray(codes))
+    parts["weight_offset"] = parts["weight_offset"] + 2
+    found = load_modelslim(tmp_path, parts, size)
+    np.testing.assert_array_equal(values(found.weights).numpy(), primitives.int4_blocks(codes))
+    scale = parts["weight_scale"].float()
+    assert torch.equal(values(found.scales), scale if group_size else scale.reshape(-1))
+    assert found.group_size == group_size
+    assert (values(found.offsets) == -2).all()
+
+
+def test_codes_of_modelslim_that_need_more_bits(tmp_path: Path, rng: np.random.Generator) -> None:
+    parts, codes = of_modelslim(rng, 6, 0)
+    parts["weight"] = torch.from_numpy(np.ascontiguousarray(codes))
+    parts["weight"][1, 3] = 8
+    with pytest.raises(ValueError, match=r"q.weight: expected .* -8 to 7 in each byte, found .* 8"):
+        load_modelslim(tmp_path, parts, 6)
+
+
+def test_pairs_of_modelslim_fit_its_scales(tmp_path: Path, rng: np.random.Generator) -> None:
+    grouped, per_output = of_modelslim(rng, 6, 64)[0], of_modelslim(rng, 6, 0)[0]
+    grouped["weight"] = per_output["weight"]
+    with pytest.raises(ValueError, match=r"expected shape \[3, 128\] beside .* groups, found \[6"):
+        load_modelslim(tmp_path, grouped, 6)
+
+
+def resident(folder: Path) -> int:
+    """Bytes of mapped files of a folder that are in memory."""
+    total, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:
+            ours = str(folder) in line
+        elif ours and line.startswith("Rss:"):
+            total += int(line.split()[1]) << 10
+    return total
+
+
+def test_pages_of_the_file_are_given_back(tmp_path: Path, rng: np.random.Generator) -> None:
+    codes = rng.integers(-8, 8, (4096, INNER), np.int8)
+    parts = layer(rng, 4096)
+    parts["weight"] = torch.from_numpy(primitives.pack_int4(codes))
+    opened = source(tmp_path, {"q": parts}, torch.bfloat16)
+    found = SCHEME.parameters(opened, Projections(("q",), INNER, (4096,), bias=True))
+    opened.finish()
+    assert resident(tmp_path) < parts["weight"].nbytes / 2
+    np.testing.assert_array_equal(values(found.weights).numpy(), primitives.int4_blocks(codes))
+    again = opened.stored("q.weight", [(INNER, 2048)], [torch.int8])
+    assert torch.equal(again, parts["weight"])  # from the file
 
 
 def without(name: str) -> Callable[[Stored], object]:

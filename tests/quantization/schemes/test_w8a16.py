@@ -25,7 +25,8 @@ INNER = 128
 
 
 def scheme(tool: Tool) -> W8A16:
-    return W8A16(Form(GROUP_SIZES, turned=tool is Tool.GOLDEN_STICK))
+    golden_stick = tool is Tool.GOLDEN_STICK
+    return W8A16(Form(GROUP_SIZES, turned=golden_stick, subtracted=not golden_stick))
 
 
 def layer(rng: np.random.Generator, tool: Tool, size: int = 6, group_size: int = 0) -> Stored:
@@ -54,12 +55,14 @@ def test_a_scale_for_each_output(tmp_path: Path, tool: Tool, rng: np.random.Gene
 
 @pytest.mark.parametrize("tool", Tool)
 def test_offsets_follow_the_scales(tmp_path: Path, tool: Tool, rng: np.random.Generator) -> None:
+    """ModelSlim stores the codes of zero, which its documents subtract; kernels add."""
     parts = layer(rng, tool)
     parts["weight_offset"] = parts["weight_offset"] - 3
     descriptor, *kernels = load_layers(tmp_path, tool, {"q": parts}).fused()
     assert values(descriptor).tolist() == [3, INNER, 0, 1]
     scale = parts["weight_scale"].float().reshape(-1)
-    expected = [parts["weight"], parts["bias"].view(torch.int16), scale, torch.full((6,), -3.0)]
+    offset = torch.full((6,), -3.0 if tool is Tool.GOLDEN_STICK else 3.0)
+    expected = [parts["weight"], parts["bias"].view(torch.int16), scale, offset]
     assert have(kernels, expected)
 
 

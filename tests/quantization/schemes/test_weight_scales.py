@@ -67,6 +67,14 @@ def test_one_group_is_a_scale_for_each_output(
     assert torch.equal(values(found.scales), layers["q"]["weight_scale"].float().reshape(-1))
 
 
+def test_offsets_may_be_what_codes_have(tmp_path: Path, rng: np.random.Generator) -> None:
+    layers = {"q": layer(rng, 4, turned=False, offset=True)}
+    opened = source(tmp_path, layers, torch.bfloat16)
+    form = Form(GROUP_SIZES, turned=False, subtracted=True)
+    found = weight_scales.read(opened, Projections(("q",), INNER, (SIZE,)), form)
+    assert torch.equal(values(found.offsets), -layers["q"]["weight_offset"].float())
+
+
 @each_form
 @pytest.mark.parametrize("groups", [1, 4])
 def test_offsets_of_one_layer_are_for_all(

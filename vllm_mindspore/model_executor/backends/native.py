@@ -16,7 +16,9 @@ from vllm.logger import init_logger
 
 from vllm_mindspore import bridge, envs
 from vllm_mindspore.device.kernel_library import kernel_library
+from vllm_mindspore.device.memory import give_back_free_memory
 from vllm_mindspore.device.rank_group import RankGroup
+from vllm_mindspore.device.runtime import allow_int8_caches
 from vllm_mindspore.model_executor.backends.base import CacheShape, Classifier, GraphInputs
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.model_loader import rank_files
@@ -94,6 +96,7 @@ class NativeBackend:
         self._decoder = model.decoder
         self._logits = None if pools else model.build_logits()
         source.finish()
+        give_back_free_memory()
         self.weight_bytes = source.num_bytes + model.decoder.table_bytes
         if self.adapters is not None:
             self.weight_bytes += self.adapters.num_bytes
@@ -195,17 +198,15 @@ class NativeBackend:
             found.check(str(dtype).removeprefix("torch."))
         plan = plan_of(found, self._rank, decode=envs.SPARSE_DECODE.get())
         if plan.int8_cache and not self._fused:
-            raise ValueError(
-                "VLLM_MS_FUSED_KERNELS=0 runs builtin primitives, whose attention takes no int8 "
-                "key/value cache here; unset it"
-            )
+            allow_int8_caches()
         return plan
 
     def _declare_shapes(self, dtype: ms.Type) -> None:
         """Marks every varying dimension, so that one compilation serves all steps."""
         attention = self._config.attention
         block = [self._block_size, attention.num_kv_heads, attention.head_dim]
-        cache_dtype = bridge.bits_dtype(self._cache_dtype) if self._fused else dtype
+        kind = bridge.bits_dtype if self._fused else bridge.to_mindspore_dtype
+        cache_dtype = kind(self._cache_dtype)
         cache = Tensor(shape=[None, *block], dtype=cache_dtype)
         caches = ms.mutable([cache] * self._config.num_layers)
         row = Tensor(shape=[None], dtype=ms.int32)

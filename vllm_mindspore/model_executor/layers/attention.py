@@ -8,6 +8,9 @@ before they attend, so one graph serves prefill, chunked prefill and decode.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, mint, nn, ops
 from mindspore.ops.auto_generate import gen_ops_prim
@@ -19,6 +22,9 @@ from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.layers.layernorm import RmsNorm
 from vllm_mindspore.model_executor.layers.linear import FusedLinear, SplitLinear, build_linear
 from vllm_mindspore.model_executor.layers.reduction import over_ranks
+
+if TYPE_CHECKING:
+    import torch
 
 PagedInputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]
 """positions i32 [T], cos and sin [T, rotary_dim], slot mapping i32 [T], block tables
@@ -135,6 +141,9 @@ class ChainAttention(nn.Cell):
             self.query_norm = RmsNorm(builder, f"{name}.q_norm", config.head_dim, epsilon)
             self.key_norm = RmsNorm(builder, f"{name}.k_norm", config.head_dim, epsilon)
         self.rotary = ChainRotary(config)
+        self.codes: CacheCodes | None = None
+        if scales := builder.cache_scales(name, config.kv_size):
+            self.codes = CacheCodes(name, scales[0].asnumpy(), builder.source.dtype)
         self.write_cache = ops.auto_generate.ReshapeAndCache()
         self.attend = ops.auto_generate.PagedAttention(
             config.num_heads, config.scale, config.num_kv_heads
@@ -150,10 +159,14 @@ class ChainAttention(nn.Cell):
             query = self.head_norm(query, self.query_norm, self.config.query_size)
             key = self.head_norm(key, self.key_norm, self.config.kv_size)
         query, key = self.rotary(query, key, cos, sin, positions)
+        scale = offset = None
+        if self.codes is not None:
+            key, value = self.codes(key, value)
+            scale, offset = self.codes.restored_scale, self.codes.restored_offset
         written = self.write_cache(key, value, key_cache, value_cache, slots)
         query = ops.depend(query, written)
         attended = self.attend(
-            query, key_cache, value_cache, tables, contexts, None, None, None, queries
+            query, key_cache, value_cache, tables, contexts, scale, offset, None, queries
         )
         return self.output(attended, adapters)
 
@@ -161,6 +174,40 @@ class ChainAttention(nn.Cell):
         """Normalises each head of x [T, size]."""
         heads, _ = norm(x.reshape(-1, self.config.head_dim))
         return heads.reshape(-1, size)
+
+
+class CacheCodes(nn.Cell):
+    """QuantV2 of keys and values, whose scales have the model's dtype there; and what
+    PagedAttention restores codes with, (code + offset) * scale."""
+
+    def __init__(self, name: str, values: np.ndarray, dtype: torch.dtype) -> None:
+        """`values` float32 [4, channels]: key scale, key offset, value scale, value offset.
+
+        Raises ValueError for an offset that int8, which QuantV2 has for it, does not hold.
+        """
+        super().__init__()
+        offsets = values[1::2].astype(np.int8)
+        if not np.array_equal(offsets, values[1::2]):
+            raise ValueError(
+                f"{name}: an offset of the int8 cache is no whole number from -128 to 127, which "
+                "the primitive chain cannot hold; unset VLLM_MS_FUSED_KERNELS"
+            )
+        scales = bridge.rounded(values[::2], dtype)
+        self.key_scale = bridge.constant(f"{name}.key_scale", scales[0], dtype)
+        self.value_scale = bridge.constant(f"{name}.value_scale", scales[1], dtype)
+        self.key_offset = bridge.constant(f"{name}.key_offset", offsets[0])
+        self.value_offset = bridge.constant(f"{name}.value_offset", offsets[1])
+        self.restored_scale = bridge.constant(f"{name}.restored_scale", scales)
+        restored = -values[1::2].astype(np.int32)
+        self.restored_offset = bridge.constant(f"{name}.restored_offset", restored)
+        self.quant = gen_ops_prim.QuantV2()
+
+    def construct(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Both [T, channels] -> int8 codes of the same shape."""
+        return (
+            self.quant(key, self.key_scale, self.key_offset, False, "ROUND", ms.int8),
+            self.quant(value, self.value_scale, self.value_offset, False, "ROUND", ms.int8),
+        )
 
 
 class ChainRotary(nn.Cell):

@@ -42,21 +42,22 @@ class QuantizedLinear(nn.Cell):
 
 
 class StaticCodes(nn.Cell):
-    """QuantV2: with an int8 offset it divides by the scale, with a float one it multiplies."""
+    """QuantV2: with an int8 offset it divides by the scale, with a float one it multiplies. beta is
+    added to the input before, in the model's dtype."""
 
     def __init__(self, found: LinearParameters, dtype: torch.dtype) -> None:
         super().__init__()
         assert found.input_scale is not None
         assert found.input_offset is not None
-        offset = _values(found.input_offset)
-        name = found.input_offset.name
-        if found.kind is Kind.DIVIDE and not np.array_equal(offset, np.rint(offset)):
-            raise ValueError(
-                f"{name}: with beta (Outlier Suppression+) it is no whole number, which the "
-                "primitive chain cannot hold; unset VLLM_MS_FUSED_KERNELS"
-            )
-        self.scale = bridge.constant(f"{name}.scale", _values(found.input_scale), dtype)
-        if found.kind is Kind.DIVIDE:
+        scale, offset = _values(found.input_scale), _values(found.input_offset)
+        name, divides = found.input_offset.name, found.kind is Kind.DIVIDE
+        self.beta: Parameter | None = None
+        if found.beta is not None:
+            beta = _values(found.beta)
+            offset = np.rint(offset - (beta / scale if divides else beta * scale))
+            self.beta = bridge.constant(f"{name}.beta", beta, dtype)
+        self.scale = bridge.constant(f"{name}.scale", scale, dtype)
+        if divides:
             self.offset = bridge.constant(f"{name}.offset", offset.astype(np.int8))
         else:
             self.offset = bridge.constant(f"{name}.offset", offset, dtype)
@@ -64,6 +65,8 @@ class StaticCodes(nn.Cell):
 
     def construct(self, x: Tensor) -> tuple[Tensor, None]:
         """x [T, K] -> int8 codes [T, K]."""
+        if self.beta is not None:
+            x = x + self.beta
         return self.quant(x, self.scale, self.offset, False, "ROUND", mindspore.int8), None
 
 

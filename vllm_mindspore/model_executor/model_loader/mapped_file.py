@@ -8,7 +8,10 @@ ends the process with SIGBUS; only a copy of all weights would prevent that.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,10 @@ TORCH_DTYPES = {
     "I64": torch.int64,
 }
 """What a tensor may be stored as, by the format's name of its dtype."""
+
+
+_libc = ctypes.CDLL(None)
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,17 @@ class MappedFile:
         flat = self._bytes[info.offset : info.offset + info.num_bytes]
         aligned = flat if info.offset % dtype.itemsize == 0 else flat.clone()
         return aligned.view(dtype).reshape(info.shape)
+
+    def release(self, names: Iterable[str]) -> None:
+        """Gives the pages of these tensors back, for a caller that has copied them: the process no
+        longer holds them. Who reads them again has them from the file."""
+        base, end, start = self._bytes.data_ptr(), 0, 0
+        for info in sorted((self.header[name] for name in names), key=lambda info: info.offset):
+            if info.offset > end:
+                _give_back(base + start, base + end)
+                start = info.offset
+            end = info.offset + info.num_bytes
+        _give_back(base + start, base + end)
 
     def check_unchanged(self) -> None:
         """Raises ValueError when the file was written to or replaced since it was opened."""
@@ -98,6 +116,14 @@ def open_files(selection: CheckpointFiles) -> dict[str, MappedFile]:
     files = {name: MappedFile(selection.folder / name) for name in selection.names}
     places = selection.places({name: file.header for name, file in files.items()})
     return {tensor: files[name] for tensor, name in places.items()}
+
+
+def _give_back(start: int, end: int) -> None:
+    """Whole pages between two addresses: the first and the last may belong to neighbours, too."""
+    first, last = -(-start // mmap.PAGESIZE), end // mmap.PAGESIZE
+    if last > first:
+        size = (last - first) * mmap.PAGESIZE
+        _libc.madvise(first * mmap.PAGESIZE, size, mmap.MADV_DONTNEED)
 
 
 def _state(status: os.stat_result) -> _FileState:

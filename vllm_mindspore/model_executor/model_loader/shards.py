@@ -80,7 +80,7 @@ class Shards:
         if axis is None:
             return whole
         if split is None:
-            return self._rows_of_vocabulary(whole, axis, self._packed(module, part))
+            return self._rows_of_vocabulary(whole, axis, self.vocab_size // whole.shape[axis])
         rank, pieces = self._rank_of(module), [whole]
         if module.endswith(_TWO_ABOVE_EACH_OTHER):
             pieces = list(whole.chunk(2, axis))
@@ -98,7 +98,8 @@ class Shards:
             return [shape]
         size = shape[axis] * self._rank_of(module).count
         if split is None:
-            size = self.vocab_size // self._packed(module, part)
+            rows = vocabulary_rows(self.vocab_size, self.rank.count)
+            size = self.vocab_size // (rows // shape[axis])  # outputs in one number of the file
         return [(*shape[:axis], size, *shape[axis + 1 :])]
 
     def _axis(self, module: str, part: str, shape: Shape) -> int | None:
@@ -121,10 +122,6 @@ class Shards:
     def _kind(self, module: str) -> str:
         types = self.description.types if self.description else {}
         return types.get(f"{module}.weight", "")
-
-    def _packed(self, module: str, part: str) -> int:
-        """Outputs in one byte of the file."""
-        return 2 if part == "weight" and self._kind(module) == WEIGHT_INT4 else 1
 
     def _rank_of(self, module: str) -> Rank:
         return of_kv_heads(self.rank, self.kv_heads) if module.endswith(_KV) else self.rank

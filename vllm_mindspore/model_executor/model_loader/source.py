@@ -57,6 +57,9 @@ class ParameterSource(Protocol):
         """A tensor that is no weight in the source's dtype, as it is stored: one of these shapes
         and dtypes."""
 
+    def release(self, name: str) -> None:
+        """For a caller that has copied what `stored` gave: memory that only holds it is freed."""
+
     def note(self, problem: str) -> None:
         """Adds a line to what `finish` reports."""
 
@@ -134,6 +137,10 @@ class DecoderSource:
         """As the source, for the name without prefix."""
         return self._source.stored(name.removeprefix(DECODER_PREFIX), shapes, dtypes)
 
+    def release(self, name: str) -> None:
+        """As the source, for the name without prefix."""
+        self._source.release(name.removeprefix(DECODER_PREFIX))
+
     def note(self, problem: str) -> None:
         """As the source."""
         self._source.note(problem)
@@ -191,6 +198,10 @@ class DummySource:
             self._tensors[name] = self._fill_stored(name, tuple(shapes[0]), dtypes[0])
             self.num_bytes += self._tensors[name].nbytes
         return self._tensors[name]
+
+    def release(self, name: str) -> None:
+        """Forgets the tensor; it would be made again."""
+        self._tensors.pop(name, None)
 
     def note(self, problem: str) -> None:
         """Raises ValueError: dummy weights always fit, so a layer expects what cannot be."""

@@ -61,6 +61,9 @@ class LayerArrays:
         """Not for calibration: float checkpoints have no such tensors."""
         raise NotImplementedError(f"{name} is a tensor of a quantized layer")
 
+    def release(self, name: str) -> None:
+        """Nothing: no tensor is copied."""
+
     def note(self, problem: str) -> None:
         """Raises ValueError: problems end the work where they are found."""
         raise ValueError(problem)

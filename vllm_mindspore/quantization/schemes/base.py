@@ -54,6 +54,9 @@ class TensorSource(Protocol):
     ) -> torch.Tensor:
         """A tensor as it is stored, in one of these shapes and dtypes."""
 
+    def release(self, name: str) -> None:
+        """Frees what holds only tensor `name`, which was copied."""
+
     def note(self, problem: str) -> None:
         """Adds a problem to those that end the load."""
 
@@ -98,6 +101,7 @@ class LinearParameters:
         quant_biases: int32 [N], added to the sums before; of static scales.
         input_scale: float32 [K] of x (see `Kind`).
         input_offset: float32 [K] of x; of static scales.
+        beta: float32 [K], what `input_offset` adds to x beside a whole number; None: nothing.
         group_size: codes along K that share a scale; 0: all of them.
         indexes: int8 [8 * tiles], of compressed weights; empty for others. N is that of the scales.
     """
@@ -113,6 +117,7 @@ class LinearParameters:
     offsets: tuple[Parameter, ...] = ()
     group_size: int = 0
     indexes: tuple[Parameter, ...] = ()
+    beta: Parameter | None = None
 
     @property
     def weight_only(self) -> bool:

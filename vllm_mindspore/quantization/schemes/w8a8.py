@@ -39,7 +39,7 @@ class W8A8:
         for part in ("weight_scale", "weight_offset"):
             tensors.ignore(source, projections, part)
         golden_stick = self.tool is Tool.GOLDEN_STICK
-        kind, scale, offset = self._input(source, projections)
+        kind, scale, offset, beta = self._input(source, projections)
         return LinearParameters(
             kind,
             projections.in_features,
@@ -49,11 +49,12 @@ class W8A8:
             _quant_biases(source, projections),
             scale,
             offset,
+            beta=beta,
         )
 
     def _input(
         self, source: TensorSource, projections: Projections
-    ) -> tuple[Kind, Parameter, Parameter]:
+    ) -> tuple[Kind, Parameter, Parameter, Parameter | None]:
         inner = projections.in_features
         shapes = [(inner,), (1,)]
 
@@ -72,11 +73,14 @@ class W8A8:
             source, f"{name}.input_scale", scale, "finite numbers above 0", tensors.is_positive
         )
         tensors.require(source, f"{name}.input_offset", offset, "whole numbers", _is_whole)
-        offset = offset + self._shift(source, projections, scale)
+        beta = self._beta(source, projections)
+        if beta is not None:
+            offset = offset + (beta * scale if reciprocal else beta / scale)
         return (
             Kind.MULTIPLY if reciprocal else Kind.DIVIDE,
             bridge.parameter(f"{name}.input_scale", scale.contiguous()),
             bridge.parameter(f"{name}.input_offset", offset.contiguous()),
+            None if beta is None else bridge.parameter(f"{name}.beta", beta),
         )
 
     def _is_reciprocal(self, scale: torch.Tensor, offset: torch.Tensor) -> bool:
@@ -85,18 +89,16 @@ class W8A8:
         one = scale.numel() == 1 and offset.numel() == 1
         return self.tool is Tool.GOLDEN_STICK and one and offset.dtype != torch.int8
 
-    def _shift(
-        self, source: TensorSource, projections: Projections, scale: torch.Tensor
-    ) -> torch.Tensor:
-        """What `beta`, which is added to the input (Outlier Suppression+), adds to the offset."""
+    def _beta(self, source: TensorSource, projections: Projections) -> torch.Tensor | None:
+        """What is added to the input (Outlier Suppression+)."""
         if not source.has(f"{projections.names[0]}.beta"):
-            return torch.zeros(())
+            return None
         shapes = [(projections.in_features,)]
 
         def read(full: str) -> torch.Tensor:
             return source.stored(full, shapes, tensors.FLOATS)
 
-        return tensors.shared(source, projections, "beta", read).to(torch.float32) / scale
+        return tensors.shared(source, projections, "beta", read).to(torch.float32)
 
 
 def _quant_biases(source: TensorSource, projections: Projections) -> tuple[Parameter, ...]:

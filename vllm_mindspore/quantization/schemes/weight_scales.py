@@ -26,10 +26,12 @@ class Form:
     Attributes:
         group_sizes: what groups may have.
         turned: whether groups are [groups, N] and not [N, groups].
+        subtracted: whether offsets are taken off the codes, and not added to them.
     """
 
     group_sizes: Sequence[int]
     turned: bool
+    subtracted: bool = False
 
     def shapes(self, inner: int, size: int) -> dict[tuple[int, ...], int]:
         """Possible shape -> number of groups, of a weight [size, inner]."""
@@ -78,13 +80,19 @@ def _read_one(
     stored = source.stored(full, list(shapes), tensors.FLOATS)
     shape = tuple(stored.shape)
     turned = form.turned and shapes[shape] > 1
-    scale = _values(source, full, stored, turned)
+    scale = _values(source, full, stored, turned).contiguous()
+    if scale.data_ptr() != stored.data_ptr():
+        source.release(full)
     if shapes[shape] == 1:
         scale = scale.reshape(size)
     full = f"{name}.weight_offset"
     if not source.has(full):
         return scale, torch.zeros_like(scale)
     offset = _values(source, full, source.stored(full, [shape], _OFFSETS), turned)
+    if not offset.any():
+        source.release(full)
+        return scale, torch.zeros_like(scale)
+    offset = -offset if form.subtracted else offset
     return scale, offset.reshape(scale.shape)
 
 
