@@ -433,8 +433,8 @@ HARDWARE = (
     ),
     Tested(
         "x86-64 with AMX",
-        "every kernel tested on CPUs that have it, and with the tile instructions emulated on those "
-        "with AVX-512-BF16 that do not",
+        "every kernel tested on CPUs that have it, and with the tile instructions emulated on "
+        "those with AVX-512-BF16 that do not",
         (
             "ops/tests/test_matmul.py::test_every_inner_tail",
             "ops/tests/test_amx_emulation.py::test_kernels_on_emulated_tiles",

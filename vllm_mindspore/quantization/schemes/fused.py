@@ -88,6 +88,9 @@ class Rows:
         start, size = self._rows[name.rpartition(".")[0]]
         return self._source.stored(fused, whole, dtypes).narrow(0, start, size)
 
+    def release(self, name: str) -> None:
+        """Nothing: other rows may be in use."""
+
     def note(self, problem: str) -> None:
         """Adds a problem to those that end the load."""
         self._source.note(problem)
