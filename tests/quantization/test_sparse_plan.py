@@ -177,7 +177,10 @@ def add_one(name: str) -> Change:
     ("change", "expected"),
     [
         (add_one(f"{DOWN}.index"), f"tensor {DOWN}.weight in model-00000.safetensors: sparse_val"),
-        (add_one(f"{DOWN}.index"), "tile 1 (outputs from 0, inputs from 256): offset in bytes: exp"),
+        (
+            add_one(f"{DOWN}.index"),
+            "tile 1 (outputs from 0, inputs from 256): offset in bytes: exp",
+        ),
         (lambda t: t.pop(f"{DOWN}.index"), f"missing tensor {DOWN}.index: expected shape [16]"),
         (lambda t: t.pop(f"{DOWN}.quant_bias"), f"missing tensor {DOWN}.quant_bias"),
         (set_to(f"{DOWN}.index", torch.zeros(24, dtype=torch.int8)), "expected shape [16], found"),
