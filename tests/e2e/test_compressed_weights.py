@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from vllm import LLM, SamplingParams
 
+from tests.conftest import ROOT, RunPython
 from tests.conversion.folders import random_folder
 from tests.e2e.conftest import Engine
 from vllm_mindspore.conversion.convert import compress
@@ -30,6 +32,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "folded biases": {**QWEN2, "tool": Tool.MODELSLIM},
     "glm4": GLM4,
 }
+# In a process of its own, as users write it: ranks are processes that are forked.
+RANKS = """
+import json, sys
+sys.path.insert(0, {root!r})
+import vllm_mindspore
+from pathlib import Path
+from vllm import LLM
+from tests.e2e.test_compressed_weights import ask
+llm = LLM({folder!r}, dtype="float16", tensor_parallel_size={count}, max_model_len=64,
+          skip_tokenizer_init=True, max_num_batched_tokens=64, kv_cache_memory_bytes=1 << 24)
+Path({to!r}).write_text(json.dumps(ask(llm)))
+"""
 PROMPTS = [[1, 5, 9, 77, 3], [4] * 40, [9, 8, 7], [50, 51, 52, 53, 54, 55, 56]]
 
 
@@ -86,3 +100,23 @@ def test_the_chain_of_primitives(
     for (_, expected), (_, found) in zip(fused, chain, strict=True):
         differences = torch.tensor(expected[:3]) - torch.tensor(found[:3])
         assert differences.abs().max() < 0.1
+
+
+@full
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("variant", ["qwen3", "qwen2", "glm4"])
+def test_ranks_give_the_bits_of_ranks_that_divide_the_uncompressed_folder(
+    tmp_path: Path, run_python: RunPython, variant: str, count: int
+) -> None:
+    source = random_folder(tmp_path / "whole", **VARIANTS[variant])
+    compress(source, tmp_path / "made", count)
+    found = []
+    for folder in (source, tmp_path / "made"):
+        answer, script = tmp_path / "answer", tmp_path / "script.py"
+        script.write_text(
+            RANKS.format(root=str(ROOT), folder=str(folder), count=count, to=str(answer))
+        )
+        run_python(script, env={"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}, timeout=500)
+        found.append(json.loads(answer.read_text()))
+    assert found[0] == found[1]
+    assert len({value for _, values in found[0] for value in values}) > 40
