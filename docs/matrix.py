@@ -160,6 +160,7 @@ CONFIG = (
         "compressed sparse weights: W8A8SC in our coding, float16",
         "`--load-format sparse_quant` or no flag; files in an NPU's coding are checked and refused",
         (
+            "tests/server/test_sparse_quant.py::test_the_document",
             "tests/e2e/test_compressed_weights.py::test_the_bits_of_the_uncompressed_folder",
             "tests/quantization/test_sparse_codec.py::"
             "test_a_flipped_bit_is_refused_or_another_weight",

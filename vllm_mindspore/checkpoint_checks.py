@@ -96,17 +96,23 @@ def load_format(vllm_config: VllmConfig) -> None:
     folder = Path(vllm_config.model_config.model)
     found = read_description(folder) if folder.is_dir() else None
     sparse = isinstance(found, SparseDescription)
-    if load_format == SPARSE_FORMAT and folder.is_dir() and not sparse:
-        refuse(
-            f"load_format={load_format!r} for {folder}",
-            "it has no description with a block for each rank: its weights are not compressed",
-            "Drop --load-format, or compress them: vllm-mindspore convert.",
-        )
+    if folder.is_dir():
+        check_compressed(folder, load_format, sparse=sparse)
     if sparse and load_format not in ("auto", SPARSE_FORMAT):
         refuse(
             f"load_format={load_format!r} for {folder}",
             "its weights are compressed, a folder for each rank",
             f"Use --load-format {SPARSE_FORMAT}, or drop it.",
+        )
+
+
+def check_compressed(folder: Path, load_format: str, *, sparse: bool) -> None:
+    """Raise ValueError for --load-format sparse_quant of a folder that is not `sparse`."""
+    if load_format == SPARSE_FORMAT and not sparse:
+        refuse(
+            f"load_format={load_format!r} for {folder}",
+            "it has no description with a block for each rank: its weights are not compressed",
+            "Drop --load-format, or compress them: vllm-mindspore convert.",
         )
 
 

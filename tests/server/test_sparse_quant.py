@@ -16,6 +16,7 @@ from vllm_mindspore.cli import main
 from vllm_mindspore.cli.server import Server
 
 STOP_SECONDS = 20
+TWO_RANKS_START_SECONDS = 2 * START_SECONDS  # each imports what one does
 ENVIRONMENT = {
     "VLLM_MS_MODEL_BACKEND": "Native",
     "MS_ENABLE_LCCL": "off",
@@ -54,7 +55,7 @@ def test_the_document(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "temperature": 0,
     }
     with Server(str(folder), tmp_path / "log", OPTIONS) as server:
-        server.wait_until_ready(START_SECONDS, lambda seconds: None)
+        server.wait_until_ready(TWO_RANKS_START_SECONDS, lambda seconds: None)
         family = Family.of(server)
         answers = [curl(f"{server.url}/v1/completions", body) for _ in range(2)]
     log = (tmp_path / "log").read_text()

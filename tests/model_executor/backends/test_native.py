@@ -131,3 +131,11 @@ def test_the_chain_runs_when_asked(
     found = chain.logits(hidden, np.array([17, 20], np.int32))
     wanted = torch.stack([expected(reference, prompt)[-1] for prompt in PROMPTS])
     assert float((found - wanted).abs().max()) <= 0.01 * float(wanted.abs().max())
+
+
+def test_compressed_weights_are_asked_for_and_the_folder_has_none(configure: Configure) -> None:
+    """As for a model that was downloaded, which the front end has not seen."""
+    config = configure()
+    config.load_config.load_format = "sparse_quant"
+    with pytest.raises(ValueError, match=r"its weights are not compressed.*Drop --load-format"):
+        NativeBackend(config).load()

@@ -15,6 +15,7 @@ from vllm.config import VllmConfig
 from vllm.logger import init_logger
 
 from vllm_mindspore import bridge, envs
+from vllm_mindspore.checkpoint_checks import check_compressed
 from vllm_mindspore.device.kernel_library import kernel_library
 from vllm_mindspore.device.memory import give_back_free_memory
 from vllm_mindspore.device.rank_group import RankGroup
@@ -162,6 +163,8 @@ class NativeBackend:
         if isinstance(found, SparseDescription):
             return self._source_of_rank(found, unused)
         folder: Path = checkpoint_folder(self._model_config, self._load_config)
+        # A model that was downloaded is seen here first.
+        check_compressed(folder, self._load_config.load_format, sparse=False)
         shards = self._shards(found) if self._rank.count > 1 else None
         return relative_to_decoder(SafetensorsSource(folder, dtype, unused, shards))
 
