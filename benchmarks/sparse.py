@@ -237,6 +237,7 @@ def main() -> None:
     other_sets(given)
     codec(given)
     write_plot(found, options.plot)
+    print(f"\n![How many times as fast, by share of zeros](images/{options.plot.name})")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Compressed weights on CPUs with AVX-512 VBMI2 and VNNI, whichever of the AVX-512 tables is in force.
+// Compressed weights on CPUs with AVX-512 VBMI2, VNNI and VPOPCNTDQ, whichever of the AVX-512 tables is in force.
 #include "avx512/vec.h"
 
 #include "dispatch/tables.h"
@@ -10,7 +10,7 @@
 namespace vmo {
 
 const SparseKernels* avx512_vbmi2_sparse() {
-  static const SparseKernels kernels{expand_rows, skip_rows, sparse_sums};
+  static const SparseKernels kernels{expand_rows, skip_rows_quickly, sparse_sums};
   return &kernels;
 }
 

@@ -58,7 +58,7 @@ Isa detect_x86_level() {
 
 bool detect_x86_vbmi2() {
   const Registers leaf7 = cpuid(7, 0);
-  return detect_x86_level() >= Isa::kAvx512 && bit(leaf7.ecx, 6) && bit(leaf7.ecx, 11);
+  return detect_x86_level() >= Isa::kAvx512 && bit(leaf7.ecx, 6) && bit(leaf7.ecx, 11) && bit(leaf7.ecx, 14);
 }
 
 #if !defined(VMO_PORTABLE_ONLY)

@@ -8,7 +8,7 @@ namespace vmo {
 
 // Highest level whose instructions may be executed (kAmx still needs request_amx()).
 Isa detect_x86_level();
-// Whether AVX-512 VBMI2 and VNNI may be executed.
+// Whether AVX-512 VBMI2 may be executed, and VNNI and VPOPCNTDQ, which every CPU that has it has.
 bool detect_x86_vbmi2();
 
 }  // namespace vmo

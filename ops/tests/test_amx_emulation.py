@@ -39,7 +39,8 @@ def test_kernels_on_emulated_tiles(library: Native, emulated: Path) -> None:
     if not library.control.isa_supported("avx512_bf16"):
         pytest.skip("the rest of the amx level needs avx512_bf16")
     files = [
-        f"ops/tests/test_{name}.py" for name in ("matmul", "int8", "weight_only", "guard_pages")
+        f"ops/tests/test_{name}.py"
+        for name in ("matmul", "int8", "sparse", "weight_only", "guard_pages")
     ]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "amx", *files],
