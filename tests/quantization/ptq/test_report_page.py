@@ -106,6 +106,30 @@ def test_zeros_of_sparse_layers_are_drawn() -> None:
     assert "Weights that are zero" not in made([linear("model.layers.0.mlp.up_proj")])
 
 
+def test_compressed_layers_are_drawn_for_all_ranks_together() -> None:
+    layers = [
+        {
+            "rank": rank,
+            "name": f"model.layers.{index}.mlp.down_proj",
+            "shape": [10, 10],
+            "zeros": 0.5,
+            "bytes": number,
+            "ratio": number / 100,
+        }
+        for index, ranks in enumerate([(50, 70), (110, 130)])
+        for rank, number in enumerate(ranks)
+    ]
+    found = report.compression(2, layers)
+    assert found["ratio"] == 360 / 400
+    text = made([linear("model.layers.0.mlp.up_proj")], compression=found)
+    assert "For 2 ranks: 90.0% of the bytes of int8 weights." in text
+    *_, drawn = figures(text)
+    low, high = (float(c.getAttribute("cy")) for c in drawn.getElementsByTagName("circle"))
+    assert 15 < high < low < 230
+    assert (230 - low) / (230 - high) == pytest.approx(60 / 120, rel=0.01)
+    assert "model.layers.1.mlp.down_proj of rank 1" in text
+
+
 def test_measures_and_notes_appear() -> None:
     measures = {"perplexity": {"float": 1.25, "quantized": 1.375}}
     widened = [linear("model.layers.0.mlp.up_proj", input_range_widened=True)]

@@ -135,7 +135,10 @@ def _compression(found: Mapping[str, Any]) -> str:
     ]
     lines = _lines(together, "ratio")
     shown = {name: [(x, 100 * y) for x, y in points] for name, points in lines.items()}
-    figure = line_plot.svg(shown, Axis(0, 120, 20, "%"), line_plot.over_layers(lines))
+    figure = ""
+    if lines:
+        top = 20 * (1 + max(y for points in shown.values() for _, y in points) // 20)
+        figure = line_plot.svg(shown, Axis(0, top, 20, "%"), line_plot.over_layers(lines))
     rows = [
         (f"{layer['name']} of rank {layer['rank']}", layer["zeros"], layer["bytes"], layer["ratio"])
         for layer in found["layers"]
