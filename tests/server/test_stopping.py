@@ -21,6 +21,7 @@ OURS = (sys.executable, "-m", "vllm_mindspore.cli.main")
 PLAIN = (str(Path(sys.executable).with_name("vllm")),)
 UNIPROC = ()
 MULTIPROC = ("--distributed-executor-backend", "mp")
+RANKS = ("--tensor-parallel-size", "2")
 STOP_SECONDS = 10
 # The promise is 10 s on a machine that does nothing else; a loaded one may take longer.
 GONE_SECONDS = 20
@@ -68,6 +69,8 @@ def send(server: Server, number: signal.Signals, to_group: bool) -> None:
                 (PLAIN, MULTIPROC, signal.SIGINT, True, True),
                 (PLAIN, MULTIPROC, signal.SIGTERM, False, True),
                 (OURS, MULTIPROC, signal.SIGINT, True, False),
+                (PLAIN, RANKS, signal.SIGINT, True, True),
+                (OURS, RANKS, signal.SIGTERM, False, True),
             ]
         ),
     ],
@@ -102,6 +105,7 @@ def test_signal_stops_in_order(
         pytest.param(UNIPROC, "EngineCore", id="engine"),
         pytest.param(MULTIPROC, "EngineCore", id="engine_with_ranks", marks=full),
         pytest.param(MULTIPROC, "VLLM::Worker", id="rank", marks=full),
+        pytest.param(RANKS, "VLLM::Worker_TP1", id="one_of_two_ranks"),
     ],
 )
 def test_killed_engine_ends_the_server_with_an_error(
@@ -122,7 +126,11 @@ def test_killed_engine_ends_the_server_with_an_error(
 @pytest.mark.parametrize("busy", [pytest.param(False, marks=full), True], ids=["idle", "busy"])
 @pytest.mark.parametrize(
     "options",
-    [pytest.param(UNIPROC, id="engine"), pytest.param(MULTIPROC, id="ranks", marks=full)],
+    [
+        pytest.param(UNIPROC, id="engine"),
+        pytest.param(MULTIPROC, id="rank", marks=full),
+        pytest.param(RANKS, id="two_ranks", marks=full),
+    ],
 )
 def test_engine_ends_after_its_server_was_killed(
     tiny_model: Path, folder: Path, options: tuple[str, ...], busy: bool
