@@ -373,8 +373,8 @@ REFUSED = (
         "Pipeline and context parallelism", "`--tensor-parallel-size`", "config_checks:_one_worker"
     ),
     Refused(
-        "Tensor parallelism with LoRA, or where ranks do not divide the model",
-        "a number of ranks that the message lists",
+        "Tensor parallelism with LoRA or Ray, or where ranks do not divide the model",
+        "a number of ranks that the message lists; `mp`",
         "config_checks:_tensor_parallel",
     ),
     Refused("Options of other platforms", "drop the option", "config_checks:_additional_config"),

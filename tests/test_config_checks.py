@@ -42,6 +42,10 @@ WINDOW = {"use_sliding_window": True, "sliding_window": 4096}
     [
         ({"tensor_parallel_size": 2, "enable_lora": True}, "LoRA with tensor_parallel_size=2"),
         (
+            {"tensor_parallel_size": 2, "distributed_executor_backend": "ray"},
+            "tensor_parallel_size=2 with Ray",
+        ),
+        (
             {"tensor_parallel_size": 2, "distributed_executor_backend": "uni"},
             "distributed_executor_backend='uni' with tensor_parallel_size=2",
         ),

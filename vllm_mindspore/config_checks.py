@@ -131,6 +131,12 @@ def _tensor_parallel(vllm_config: VllmConfig) -> None:
     if size == 1:
         return
     check_divides(vllm_config)
+    if parallel.use_ray:
+        _refuse(
+            f"tensor_parallel_size={size} with Ray",
+            "ranks have only been run as processes of one machine",
+            "Drop --distributed-executor-backend.",
+        )
     if parallel.distributed_executor_backend == "uni":
         _refuse(
             f"distributed_executor_backend='uni' with tensor_parallel_size={size}",
