@@ -11,7 +11,10 @@ from benchmarks.page import write_section
 
 def main() -> None:
     """Each benchmark in its own process, one after the other."""
-    names = ("engine", "quantized", "resident", "packing", "sampling", "sparse", "kernels")
+    names = (
+        *("engine", "quantized", "sparse_engine", "resident"),
+        *("packing", "sampling", "sparse", "kernels"),
+    )
     for name in names:
         print(f"benchmark: {name} (a few minutes) ...", flush=True)
         command = [sys.executable, "-m", f"benchmarks.{name}"]
