@@ -49,6 +49,7 @@ FRONT_END = (
     *("quantization.kv_cache", "device.sparse_weights"),
     *("quantization.ptq.policy", "quantization.ptq.job", "quantization.ptq.calibration_data"),
     *("quantization.ptq.float_checkpoint", "quantization.ptq.output_folder"),
+    "quantization.ptq.evaluation",
     *("model_executor.models.registry", "model_executor.model_loader.quantization_files"),
     *("model_executor.models.config", "model_executor.models.layout"),
     *("inspection", "quantization.compressed_tensors", "model_executor.layers.attention_config"),

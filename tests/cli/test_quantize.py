@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from vllm_mindspore.cli import main
+from vllm_mindspore.quantization.ptq import output_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAM = ROOT / "examples" / "tiny_model" / "ceval"
+TINY = ROOT / "examples" / "tiny_model"
+EXAM = TINY / "ceval"
 SCRIPT = Path(sys.executable).with_name("vllm-mindspore")
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -66,6 +69,43 @@ def test_killed_and_taken_up_it_writes_the_same_bytes(tiny_model: Path, tmp_path
     assert sorted(file.name for file in tmp_path.iterdir()) == ["killed", "whole"]
 
 
+def test_measured_and_interrupted_at_the_last_moment(
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    mindspore_runtime: None,
+) -> None:
+    """Both models' perplexity is in the report; what a kill between the folder's appearance and
+    the removal of its parts leaves, the same command removes."""
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join((TINY / "heldout.txt").read_text("utf-8").split("\n")[:40]), "utf-8")
+    options = ["--output", tmp_path / "made", "--scheme", "float", "--kv-cache-scheme", "int8"]
+    options += ["--calibration-samples", "4", "--perplexity", text]
+
+    def interrupt(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(output_folder, "remove_work", interrupt)
+        assert quantize(tiny_model, *options) == 130
+    found = json.loads((tmp_path / "made" / output_folder.REPORT).read_text("utf-8"))
+    assert found["evaluation"]["accuracy"] is None
+    measured = found["evaluation"]["perplexity"]
+    assert measured["float"] == pytest.approx(measured["quantized"], rel=0.02)
+    assert 1.1 < measured["float"] != measured["quantized"]
+    assert (tmp_path / "made.partial").exists()
+    assert quantize(tiny_model, *options, "--scheme", "w8a8") == 2
+    assert "is not an empty folder" in capsys.readouterr().err
+    assert quantize(tiny_model, *options) == 0
+    said = capsys.readouterr().out
+    assert "is complete already" in said
+    assert (
+        f"perplexity: float {measured['float']:.4f}, quantized {measured['quantized']:.4f}" in said
+    )
+    assert not (tmp_path / "made.partial").exists()
+
+
 def test_other_options_do_not_take_up_unfinished_work(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,6 +136,16 @@ REFUSED = {
         "to be quantized: choose one",
     ),
     "calibration": (["--scheme", "w8a8", "--calibration", "nowhere.txt"], "cannot read nowhere"),
+    "nothing": (["--scheme", "float"], "no linear layer is left to quantize, and no int8"),
+    "method of nothing": (
+        ["--scheme", "float", "--outlier-suppression", "smooth"],
+        "'smooth' is for quantized activations",
+    ),
+    "questions": (
+        ["--scheme", "w8a8", "--evaluate-questions", "3"],
+        "--evaluate-questions 3 needs --evaluate",
+    ),
+    "exam": (["--scheme", "w8a8", "--evaluate", "nowhere"], "nowhere does not exist"),
     "samples": (["--scheme", "w8a8", "--calibration-samples", "0"], "expected at least 1"),
     "sparsity": (["--scheme", "w8a8s", "--sparsity", "1"], "--sparsity 1.0: expected a share"),
     "sparsity of another scheme": (

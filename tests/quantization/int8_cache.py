@@ -20,6 +20,7 @@ from transformers.masking_utils import sdpa_mask
 from vllm_mindspore.quantization import primitives
 from vllm_mindspore.quantization.ptq import kv_cache
 from vllm_mindspore.quantization.ptq.linears import Tensors
+from vllm_mindspore.quantization.ptq.statistics import InputStatistics
 
 Scales = Mapping[str, Tensors]
 """Name of a key or value projection -> its tensors."""
@@ -69,12 +70,12 @@ def install(model: Any, scales: Scales) -> None:
 @torch.no_grad()
 def calibrate(model: Any, prompts: list[list[int]]) -> dict[str, Tensors]:
     """Scales by the prompts' largest keys and values."""
-    largest: dict[str, Any] = {}
+    seen: dict[str, InputStatistics] = {}
 
     def make(attention: str) -> Rows:
         def watch(name: str, rows: torch.Tensor) -> torch.Tensor:
             full = f"{attention}.{name}"
-            largest[full] = kv_cache.largest_magnitudes(rows.numpy(), largest.get(full))
+            seen.setdefault(full, InputStatistics(rows.shape[1])).add(rows.numpy())
             return rows
 
         return watch
@@ -82,7 +83,7 @@ def calibrate(model: Any, prompts: list[list[int]]) -> dict[str, Tensors]:
     _change_rows(model, make)
     for prompt in prompts:
         model(torch.tensor([prompt]))
-    return {name: kv_cache.tensors(found) for name, found in largest.items()}
+    return {name: kv_cache.tensors(found.largest()) for name, found in seen.items()}
 
 
 def shifted(scales: Scales, seed: int = 0) -> dict[str, Tensors]:

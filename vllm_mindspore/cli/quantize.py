@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vllm_mindspore.quantization.ptq.calibration_data import Calibration
+    from vllm_mindspore.quantization.ptq.evaluation import Data
     from vllm_mindspore.quantization.ptq.job import Job
+    from vllm_mindspore.quantization.ptq.output_folder import Evaluate
     from vllm_mindspore.quantization.ptq.policy import Choice, Policy, Suppression
+    from vllm_mindspore.quantization.ptq.report import Evaluation
     from vllm_mindspore.quantization.ptq.sparsity import Sparsity
     from vllm_mindspore.quantization.ptq.work_folder import WorkFolder
 
 NAME = "quantize"
-HELP = "make a quantized checkpoint: W8A8, W8A8 per token, sparse W8A8, W8A16, W4A16"
+HELP = "make a quantized checkpoint: W8A8, W8A8 per token or sparse, W8A16, W4A16, int8 caches"
 
 _SPARSE, _COMPRESSED = "w8a8s", "w8a8sc"
-_SCHEMES = ("w8a8", "w8a8-dynamic", _SPARSE, _COMPRESSED, "w8a16", "w4a16")
+_SCHEMES = ("w8a8", "w8a8-dynamic", _SPARSE, _COMPRESSED, "w8a16", "w4a16", "float")
 _SPARSITY_METHODS = ("sparsegpt", "wanda", "magnitude")
 _METHODS = ("none", "smooth", "osl", "os+")
 _WRITERS = {"golden-stick": "golden-stick", "modelslim": "ascend"}
@@ -74,8 +77,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--group-size", type=int, help="w4a16: channels that share a scale: 64, 128, 256"
     )
-    _add_sparsity_arguments(parser)
+    parser.add_argument(
+        "--kv-cache-scheme",
+        choices=("int8",),
+        help="quantize the key/value cache, too: static scales for each channel (C8)",
+    )
     parser.add_argument("--writer", choices=_WRITERS, default="golden-stick", help="whose form")
+    _add_sparsity_arguments(parser)
+    _add_evaluation_arguments(parser)
 
 
 def _add_sparsity_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,12 +108,34 @@ def _add_sparsity_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--evaluate",
+        type=Path,
+        metavar="CEVAL_DIR",
+        help="measure the accuracy of both models over val/ of an exam folder, for the report",
+    )
+    parser.add_argument(
+        "--evaluate-questions", type=int, metavar="N", help="of the exam at most, evenly by subject"
+    )
+    parser.add_argument(
+        "--perplexity", type=Path, metavar="FILE", help="measure both models' perplexity of a text"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Check, quantize, write. Returns 0, 2 after an error message, or 130 after Ctrl-C."""
+    from vllm_mindspore.quantization.ptq import output_folder
+
     args.output = args.output.resolve()
     try:
         job, calibration = prepare(args)
-        _make(args, job, calibration)
+        if output_folder.is_complete(job, args.output):
+            print(f"{args.output} is complete already; removing what it was made of", flush=True)
+            output_folder.remove_work(args.output)
+        else:
+            _make(args, job, calibration)
+        _print_summary(args.output)
     except (ValueError, OSError) as error:
         print(f"vllm-mindspore quantize: error: {error}", file=sys.stderr)
         return 2
@@ -135,13 +166,18 @@ def prepare(args: argparse.Namespace) -> tuple[Job, Calibration]:
             "divided when they are loaded"
         )
     amount = Amount(args.calibration_samples, args.calibration_tokens)
-    output_folder.check_place(args.output, args.model)
+    if not output_folder.has_work(args.output):
+        output_folder.check_place(args.output, args.model)
+    _data(args)
     checkpoint = FloatCheckpoint(args.model)
     policies = resolve(checkpoint.config, choice)
     tokenizer = calibration_data.load_tokenizer(args.model)
     calibration = calibration_data.read(args.calibration, tokenizer, amount)
-    job = Job(checkpoint, policies, calibration.samples, Tool(_WRITERS[args.writer]))
-    output_folder.check_room(job, args.output, folders=2 if _is_compressed(args) else 1)
+    tool = Tool(_WRITERS[args.writer])
+    job = Job(checkpoint, policies, calibration.samples, tool, choice.int8_cache)
+    if not output_folder.is_complete(job, args.output):
+        output_folder.check_place(args.output, args.model)
+        output_folder.check_room(job, args.output, folders=2 if _is_compressed(args) else 1)
     if _is_compressed(args):
         from vllm_mindspore.conversion import compressed_output
 
@@ -172,7 +208,8 @@ def _choice(args: argparse.Namespace) -> Choice:
     default = _policy(args, args.scheme, Suppression(args.outlier_suppression), sparsity)
     kept_float = [] if args.quantize_lm_head else [HEAD]
     skip = kept_float if args.skip is None else [name.strip() for name in args.skip.split(",")]
-    return Choice(default, by_pattern, skip, head=args.quantize_lm_head)
+    int8_cache = args.kv_cache_scheme == "int8"
+    return Choice(default, by_pattern, skip, head=args.quantize_lm_head, int8_cache=int8_cache)
 
 
 def _policy_option(text: str) -> tuple[str, str]:
@@ -233,16 +270,41 @@ def _make(args: argparse.Namespace, job: Job, calibration: Calibration) -> None:
             print(f"Going on after {done} of {len(parts)} parts", flush=True)
         with tqdm(total=len(parts), initial=done, desc="Quantizing", unit="layer") as bar:
             engine.run(job, work, lambda part: bar.update())
+        evaluate, options = _evaluate(args, job, work.folder), _options(args)
         if _is_compressed(args):
-            _compress(args, job, work, described)
+            _compress(args, job, work, described, evaluate)
         else:
-            output_folder.write(job, work, _options(args), described, args.output, work.folder)
+            output_folder.write(job, work, options, described, args.output, work.folder, evaluate)
     output_folder.remove_work(args.output)
-    _print_summary(args.output)
+
+
+def _data(args: argparse.Namespace) -> Data:
+    from vllm_mindspore.quantization.ptq.evaluation import Data
+
+    return Data(args.evaluate, args.perplexity, args.evaluate_questions)
+
+
+def _evaluate(args: argparse.Namespace, job: Job, kept: Path) -> Evaluate:
+    from vllm_mindspore.quantization.ptq import evaluation
+
+    def measure(made: Path) -> Evaluation:
+        models = {"float": args.model, "quantized": made}
+        options = evaluation.engine_options(job)
+        return evaluation.measure(_data(args), models, options, kept, _say)
+
+    return measure
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def _compress(
-    args: argparse.Namespace, job: Job, work: WorkFolder, calibration: dict[str, Any]
+    args: argparse.Namespace,
+    job: Job,
+    work: WorkFolder,
+    calibration: dict[str, Any],
+    evaluate: Evaluate,
 ) -> None:
     from tqdm import tqdm
 
@@ -252,6 +314,7 @@ def _compress(
         compressed_output.write(
             *(job, work, _options(args), calibration, args.output, _ranks(args)),
             lambda part: bar.update(),
+            evaluate,
         )
 
 
@@ -260,13 +323,14 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     names = (
         *("scheme", "outlier_suppression", "skip", "layer_policy", "quantize_lm_head"),
         *("sparsity", "sparsity_method", "sparsity_pattern", "tensor_parallel_size"),
-        *("group_size", "writer"),
+        *("group_size", "kv_cache_scheme", "writer"),
     )
     return {name: getattr(args, name) for name in names}
 
 
 def _print_summary(output: Path) -> None:
     from vllm_mindspore.quantization.ptq.output_folder import PAGE, REPORT
+    from vllm_mindspore.quantization.ptq.report import measured
 
     found = json.loads((output / REPORT).read_text("utf-8"))
     sizes = found["sizes"]
@@ -276,9 +340,12 @@ def _print_summary(output: Path) -> None:
         compression = found["compression"]
         share = f"{compression['ratio']:.1%} of the bytes of int8 weights"
         print(f"Compressed for {compression['ranks']} ranks: {share}")
-    measured = [entry for entry in found["linears"] if entry["output_sqnr_db"] is not None]
-    for entry in sorted(measured, key=lambda entry: entry["output_sqnr_db"])[:3]:
+    lossy = [entry for entry in found["linears"] if entry["output_sqnr_db"] is not None]
+    for entry in sorted(lossy, key=lambda entry: entry["output_sqnr_db"])[:3]:
         print(f"  {entry['name']}: output {entry['output_sqnr_db']:.1f} dB")
+    for name, values in found["evaluation"].items():
+        (_, exact, quantized), *_ = measured({name: values})
+        print(f"{name}: " + (f"float {exact}, quantized {quantized}" if values else exact))
     for note in found["notes"]:
         print(f"note: {note}")
     print(f"Report: {output / PAGE}\nServe it: vllm-mindspore serve {output}")

@@ -14,6 +14,7 @@ from vllm_mindspore.model_executor.model_loader import strict_json
 from vllm_mindspore.quantization.description import FLOAT, STATICS
 from vllm_mindspore.quantization.ptq import output_folder, report, report_page, tensor_files
 from vllm_mindspore.quantization.ptq.job import Job
+from vllm_mindspore.quantization.ptq.output_folder import Evaluate
 from vllm_mindspore.quantization.ptq.policy import Suppression
 from vllm_mindspore.quantization.ptq.work_folder import WorkFolder
 from vllm_mindspore.quantization.sharding import Rank
@@ -26,6 +27,8 @@ def check(job: Job, ranks: int) -> None:
     number of ranks that does not divide the model."""
     if ranks < 1:
         raise ValueError(f"--tensor-parallel-size {ranks}: expected a number from 1")
+    if job.int8_cache:
+        raise ValueError("w8a8sc files have no place for an int8 key/value cache: use w8a8s")
     for name, policy in job.policies.items():
         if policy.kind not in (FLOAT, *STATICS):
             raise ValueError(
@@ -48,13 +51,14 @@ def write(
     folder: Path,
     ranks: int,
     finished: Callable[[str], None],
+    evaluate: Evaluate | None = None,
 ) -> None:
     """Makes `folder` of the finished parts; it appears at once, complete. `finished` is called with
-    each part that is compressed."""
+    each part that is compressed, `evaluate` with the checkpoint before, whose results are equal."""
     whole, compressed = work.folder / _WHOLE, work.folder / _COMPRESSED
     for left in (whole, compressed):  # of a run that was interrupted here
         shutil.rmtree(left, ignore_errors=True)
-    output_folder.write(job, work, options, calibration, whole, work.folder)
+    output_folder.write(job, work, options, calibration, whole, work.folder, evaluate)
     summary = convert.compress(whole, compressed, ranks, finished)
     _write_report(compressed, job, summary, ranks)
     folder.parent.mkdir(parents=True, exist_ok=True)

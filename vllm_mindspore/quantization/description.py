@@ -61,6 +61,9 @@ _KEYS = (
     *("kv_cache_type", "kv_quant_type", "fa_quant_type", "reduce_quant_type"),
 )
 
+C8, CACHE_KEYS = "C8", ("kv_cache_type", "kv_quant_type")
+"""An int8 key/value cache, and what says so; the second is the older name."""
+
 CACHE_SCALE, CACHE_OFFSET = "kv_cache_scale", "kv_cache_offset"
 """Last names of what an int8 key/value cache has (`kv_cache`)."""
 

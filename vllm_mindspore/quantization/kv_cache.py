@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import torch
 
-from vllm_mindspore.quantization.description import CACHE_SCALE, Description
+from vllm_mindspore.quantization.description import C8, CACHE_KEYS, CACHE_SCALE, Description
 
-C8 = "C8"
-_CACHE_KEYS = ("kv_cache_type", "kv_quant_type")
 # Their effect would be missing, so they are refused unless they are null.
 _NOT_HERE = {
     "fa_quant_type": "attention in int8",
@@ -35,7 +33,7 @@ def is_int8(description: Description | None) -> bool:
                 f"{description.file}: {key} is {value!r:.40}: {meaning} is not supported by "
                 "vllm-mindspore. Quantize the model without it"
             )
-    kinds = {key: description.keys.get(key) for key in _CACHE_KEYS}
+    kinds = {key: description.keys.get(key) for key in CACHE_KEYS}
     for key, kind in kinds.items():
         if kind not in (None, C8):
             raise ValueError(
@@ -47,7 +45,7 @@ def is_int8(description: Description | None) -> bool:
     if scale is not None and not int8:
         raise ValueError(
             f"{description.file} lists {scale:.200}, a scale of an int8 key/value cache, but "
-            f'{" and ".join(_CACHE_KEYS)} do not say {C8!r}: add "{_CACHE_KEYS[0]}": "{C8}"'
+            f'{" and ".join(CACHE_KEYS)} do not say {C8!r}: add "{CACHE_KEYS[0]}": "{C8}"'
         )
     return int8
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from vllm_mindspore.quantization import kv_cache
 from vllm_mindspore.quantization.compressed_tensors import CompressedTensors
 from vllm_mindspore.quantization.description import (
+    C8,
     DYNAMIC,
     FLOAT,
     SPARSE,
@@ -93,7 +94,7 @@ class DescribedPlan:
         self.int8_cache = kv_cache.is_int8(description)
         kinds = Counter(description.module_types().values())
         found = [kind for kind, _ in kinds.most_common() if kind != FLOAT]
-        self.summary = "/".join([*found, kv_cache.C8] if self.int8_cache else found)
+        self.summary = "/".join([*found, C8] if self.int8_cache else found)
         self._schemes = {kind: _SCHEMES[kind](description) for kind in kinds}
 
     def scheme(self, names: Sequence[str]) -> Scheme:

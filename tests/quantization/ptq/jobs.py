@@ -28,16 +28,17 @@ def make_job(
     *,
     head: bool = False,
     sparsity: Sparsity | None = None,
+    int8_cache: bool = False,
     samples: Sequence[Sequence[int]] = SAMPLES,
     **patterns: Policy,
 ) -> Job:
     """All layers alike, but for those with these last names."""
     checkpoint = FloatCheckpoint(folder)
     by_pattern = {f".*{name}": chosen for name, chosen in patterns.items()}
-    choice = Choice(
-        policy(kind, method, sparsity=sparsity), by_pattern, [] if head else ["lm_head"], head=head
-    )
-    return Job(checkpoint, resolve(checkpoint.config, choice), samples, tool)
+    skip = [] if head else ["lm_head"]
+    default = policy(kind, method, sparsity=sparsity)
+    choice = Choice(default, by_pattern, skip, head=head, int8_cache=int8_cache)
+    return Job(checkpoint, resolve(checkpoint.config, choice), samples, tool, int8_cache)
 
 
 def make(job: Job, folder: Path) -> dict[str, torch.Tensor]:

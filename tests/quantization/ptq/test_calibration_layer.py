@@ -56,12 +56,14 @@ CASES = [pytest.param(name, marks=[] if name in ALWAYS else [pytest.mark.full]) 
 
 @pytest.mark.parametrize("name", CASES)
 def test_hidden_states_are_those_of_transformers(name: str, float_folder: FloatFolder) -> None:
-    """And the inputs that are seen are those of the groups that structure.py names."""
+    """So are keys and values, and the inputs that are seen are those of the groups that
+    structure.py names."""
     folder = float_folder(name)
     checkpoint = FloatCheckpoint(folder)
     layers = CalibrationLayers(checkpoint, max(map(len, SAMPLES)))
     (batch,) = batches(SAMPLES, 1000)
     hidden = checkpoint.rows(batch.token_ids)
+    cached: list[tuple[np.ndarray, np.ndarray]] = []
     for index in range(checkpoint.config.num_layers):
         layer = layers.layer(index)
         seen: dict[tuple[str, ...], int] = {}
@@ -71,6 +73,7 @@ def test_hidden_states_are_those_of_transformers(name: str, float_folder: FloatF
             assert len(x) == sum(map(len, SAMPLES))
 
         layer.on_input = note
+        layer.on_cache = lambda keys, values: cached.append((keys, values))
         hidden = layer.run(hidden, batch)
         groups = layer_groups(checkpoint.config, index)
         assert seen == {group.names: group.in_features for group in groups}
@@ -81,7 +84,17 @@ def test_hidden_states_are_those_of_transformers(name: str, float_folder: FloatF
     found = layers.final_norm(hidden)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().model
     with torch.no_grad():
-        expected = torch.cat([model(torch.tensor([s])).last_hidden_state[0] for s in SAMPLES])
+        outputs = [model(torch.tensor([s]), use_cache=True) for s in SAMPLES]
+    assert_close(found, torch.cat([output.last_hidden_state[0] for output in outputs]))
+    for index, both in enumerate(cached):
+        for part, rows in zip(("keys", "values"), both, strict=True):
+            layers_of = [getattr(output.past_key_values.layers[index], part) for output in outputs]
+            heads = torch.cat([entry[0].transpose(0, 1) for entry in layers_of])
+            assert_close(rows, heads.reshape(len(heads), -1))
+
+
+def assert_close(found: np.ndarray, expected: torch.Tensor) -> None:
+    assert found.shape == tuple(expected.shape)
     error = np.abs(found - expected.numpy()).max() / np.abs(expected.numpy()).max()
     assert error < RELATIVE
 

@@ -73,7 +73,25 @@ def test_policies(values: dict[str, Any], expected: Policy) -> None:
     [
         ({"mode": PTQMode.DEPLOY}, "mode=DEPLOY: not supported"),
         ({"backend": BackendTarget.NONE}, "backend=NONE: not supported"),
-        ({"kvcache_quant_dtype": dtype.int8}, "kvcache_quant_dtype: not supported"),
+        (
+            {
+                "kvcache_quant_dtype": dtype.int8,
+                "kvcache_quant_granularity": QuantGranularity.PER_TOKEN,
+            },
+            "kvcache_quant_granularity=PER_TOKEN: not supported",
+        ),
+        (
+            INT8
+            | {
+                "kvcache_quant_dtype": dtype.int8,
+                "outliers_suppression": METHOD.OUTLIER_SUPPRESSION_LITE,
+            },
+            "neither with OUTLIER_SUPPRESSION_LITE",
+        ),
+        (
+            {"kvcache_quant_dtype": dtype.int8, "weight_quant_dtype": dtype.qint4x2},
+            "neither with OUTLIER_SUPPRESSION_LITE",
+        ),
         ({"precision_recovery": PrecisionRecovery.GPTQ}, "precision_recovery=GPTQ: not supported"),
         ({"outliers_suppression": METHOD.AWQ}, "outliers_suppression=AWQ: not supported"),
         ({"weight_clip": True}, "weight_clip=True: not supported"),
@@ -106,6 +124,18 @@ def test_layer_policies() -> None:
     assert dict(found.by_pattern) == {r".*\.w2.*": Policy(DYNAMIC), ".*wo": FLOAT_POLICY}
     assert (found.skip, found.head) == (["lm_head"], False)
     assert configured_policy.choice(config, None).by_pattern == {}
+
+
+def test_the_cache_is_for_the_whole_network() -> None:
+    int8_cache: dict[str, Any] = {"kvcache_quant_dtype": dtype.int8}
+    entry = PTQConfig(**INT8)
+    found = configured_policy.choice(
+        PTQConfig(weight_quant_dtype=None, **int8_cache), OrderedDict({".*wo": entry})
+    )
+    assert (found.default, found.int8_cache) == (FLOAT_POLICY, True)
+    assert not configured_policy.choice(PTQConfig(), None).int8_cache
+    with pytest.raises(ValueError, match="kvcache_quant_dtype is for the whole network"):
+        configured_policy.choice(PTQConfig(), OrderedDict({".*": PTQConfig(**int8_cache)}))
 
 
 @pytest.mark.parametrize(

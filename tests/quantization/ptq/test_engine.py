@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from tests.quantization.ptq.conftest import FloatFolder
 from tests.quantization.ptq.jobs import SAMPLES, make_job
 from vllm_mindspore.quantization import primitives
-from vllm_mindspore.quantization.description import SPARSE, STATIC, WEIGHT_INT8, Tool
+from vllm_mindspore.quantization.description import FLOAT, SPARSE, STATIC, WEIGHT_INT8, Tool
 from vllm_mindspore.quantization.ptq import engine, linears
 from vllm_mindspore.quantization.ptq.float_checkpoint import FloatCheckpoint
 from vllm_mindspore.quantization.ptq.job import Job
@@ -54,32 +54,46 @@ def test_smoothing_keeps_the_function(
     errors = {}
     for tried in (method, Suppression.NONE):
         stored = run(make_job(folder, STATIC, tried), tmp_path / tried.value)
-        weights = {}
-        for tensor, values in stored.items():
-            module, _, last = tensor.rpartition(".")
-            if f"{module}.weight_scale" not in stored:
-                weights[tensor] = values
-            elif last == "weight":
-                tensors: linears.Tensors = {
-                    "weight": values.numpy(),
-                    "weight_scale": stored[f"{module}.weight_scale"].numpy(),
-                }
-                weights[tensor] = torch.from_numpy(linears.float_weight(tensors, STATIC))
-            elif last == "bias":
-                weights[tensor] = values
-        errors[tried] = float((logits(folder, weights) - expected).norm() / expected.norm())
+        errors[tried] = float(
+            (logits(folder, restored(stored)) - expected).norm() / expected.norm()
+        )
     assert 1e-4 < errors[method] < 2 * errors[Suppression.NONE] < 0.2
 
 
-def logits(folder: Path, weights: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Of transformers' model with some weights replaced."""
+def restored(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights that the tensors of a checkpoint stand for."""
+    weights = {}
+    for tensor, values in stored.items():
+        module, _, last = tensor.rpartition(".")
+        if last.startswith("kv_cache"):
+            continue
+        if f"{module}.weight_scale" not in stored:
+            weights[tensor] = values
+        elif last == "weight":
+            tensors: linears.Tensors = {
+                "weight": values.numpy(),
+                "weight_scale": stored[f"{module}.weight_scale"].numpy(),
+            }
+            weights[tensor] = torch.from_numpy(linears.float_weight(tensors, STATIC))
+        elif last == "bias":
+            weights[tensor] = values
+    return weights
+
+
+def model_with(folder: Path, weights: dict[str, torch.Tensor]) -> Any:
+    """transformers' model with some weights replaced."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     state = model.state_dict()
     for name, values in weights.items():
         assert state[name].shape == values.shape
         state[name].copy_(values)
-    with torch.no_grad():
-        found: torch.Tensor = model(torch.tensor(SAMPLES)).logits
+    return model
+
+
+@torch.no_grad()
+def logits(folder: Path, weights: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Of transformers' model with some weights replaced."""
+    found: torch.Tensor = model_with(folder, weights)(torch.tensor(SAMPLES)).logits
     return found
 
 
@@ -158,6 +172,47 @@ def test_finished_parts_are_not_made_again(float_folder: FloatFolder, tmp_path: 
             assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_scales_of_the_cache_are_those_of_the_smoothed_layer(
+    float_folder: FloatFolder, tmp_path: Path
+) -> None:
+    """127 of them are the largest of what transformers caches: exactly for float layers, but for
+    the rounding of weights for quantized ones, whose values smoothing divides."""
+    folder = float_folder("qwen3")
+    jobs = {
+        "float": make_job(folder, FLOAT, Suppression.NONE, int8_cache=True),
+        "smooth": make_job(folder, STATIC, Suppression.SMOOTH, int8_cache=True),
+    }
+    stored = {name: run(job, tmp_path / name) for name, job in jobs.items()}
+    exact, smoothed = (cached(folder, restored(found)) for found in stored.values())
+    changed = []
+    for module, largest in exact.items():
+        scales = [found[f"{module}.kv_cache_scale"] for found in stored.values()]
+        assert not any(found[f"{module}.kv_cache_offset"].any() for found in stored.values())
+        torch.testing.assert_close(127 * scales[0], largest, rtol=1e-4, atol=0)
+        torch.testing.assert_close(127 * scales[1], smoothed[module], rtol=0.1, atol=0)
+        if module.endswith("v_proj"):
+            changed.append(scales[1] / scales[0])
+        else:
+            torch.testing.assert_close(*scales, rtol=1e-4, atol=0)
+    factors = torch.cat(changed)
+    assert factors.max() > 1.5 * factors.min()
+
+
+@torch.no_grad()
+def cached(folder: Path, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Projection -> largest magnitude of each channel that transformers caches for it."""
+    cache = model_with(folder, weights)(torch.tensor(SAMPLES), use_cache=True).past_key_values
+    return {
+        f"model.layers.{index}.self_attn.{name}_proj": heads.transpose(1, 2)
+        .flatten(0, 1)
+        .flatten(1)
+        .abs()
+        .amax(0)
+        for index, layer in enumerate(cache.layers)
+        for name, heads in (("k", layer.keys), ("v", layer.values))
+    }
+
+
 def test_weights_only(float_folder: FloatFolder, tmp_path: Path) -> None:
     folder = float_folder("qwen3")
     job = make_job(folder, WEIGHT_INT8, Suppression.NONE, Tool.MODELSLIM)
@@ -191,5 +246,6 @@ def test_the_fingerprint_changes_with_everything_it_depends_on(float_folder: Flo
         make_job(folder, STATIC, Suppression.NONE, Tool.MODELSLIM),
         make_job(float_folder("qwen3", torch.bfloat16), STATIC, Suppression.NONE),
         Job(job.checkpoint, job.policies, SAMPLES[1:], job.tool),
+        Job(job.checkpoint, job.policies, job.samples, job.tool, int8_cache=True),
     ]
     assert all(other.fingerprint() != job.fingerprint() for other in others)

@@ -93,6 +93,17 @@ def test_the_users_script(tiny_model: Path, tmp_path: Path) -> None:
         assert all((other[name] == values).all() for name, values in written[0].items())
 
 
+def test_an_int8_cache(tiny_model: Path, tmp_path: Path) -> None:
+    network = load_network(tiny_model)
+    ptq = PTQ(PTQConfig(weight_quant_dtype=None, kvcache_quant_dtype=msdtype.int8))
+    ptq.apply(network, ceval_dataset(EXAM, tiny_model).take(2))
+    ptq.save(network, tmp_path / "made")
+    assert ptq.summary(network).splitlines() == ["key/value cache  C8-per_channel"]
+    description = json.loads((tmp_path / "made" / "quantization_description.json").read_text())
+    assert description["kv_cache_type"] == "C8"
+    assert description["model.layers.0.self_attn.v_proj.kv_cache_scale"] == "C8"
+
+
 def test_the_module_saves_too_and_knows_its_names(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not quantized yet"):
         surface.save(load_network(tiny_model), tmp_path / "x")

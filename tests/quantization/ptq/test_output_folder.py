@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import namedtuple
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from safetensors import safe_open
 from tests.quantization.ptq.conftest import FloatFolder
 from tests.quantization.ptq.jobs import make, make_job
 from vllm_mindspore.model_executor.model_loader.quantization_files import read_description
-from vllm_mindspore.quantization.description import STATIC, WEIGHT_INT4, Tool
-from vllm_mindspore.quantization.ptq import output_folder, report, tensor_files
+from vllm_mindspore.quantization.description import DYNAMIC, FLOAT, STATIC, WEIGHT_INT4, Tool
+from vllm_mindspore.quantization.kv_cache import is_int8
+from vllm_mindspore.quantization.ptq import engine, output_folder, report, tensor_files
+from vllm_mindspore.quantization.ptq.float_checkpoint import FloatCheckpoint
 from vllm_mindspore.quantization.ptq.policy import Suppression
-from vllm_mindspore.quantization.ptq.report import Origin, Sizes
+from vllm_mindspore.quantization.ptq.report import NOT_MEASURED, Evaluation, Origin, Sizes
 
 pytestmark = pytest.mark.usefixtures("mindspore_runtime")
 
@@ -68,7 +71,7 @@ def test_the_report(source: Path, tmp_path: Path) -> None:
     found = read(tmp_path / "made" / output_folder.REPORT)
     assert found["sizes"]["bytes_after"] == sum(tensor.nbytes for tensor in tensors.values())
     assert (found["options"], found["calibration"]) == ({"scheme": "x"}, {"source": "y"})
-    assert (found["writer"], found["evaluation"]) == ("golden-stick", {})
+    assert (found["writer"], found["evaluation"]) == ("golden-stick", NOT_MEASURED)
     assert len(found["linears"]) == 21
     entry = next(e for e in found["linears"] if e["name"] == "model.layers.1.mlp.down_proj")
     stored = [tensors[f"{entry['name']}.{part}"].nbytes for part in ("weight", "deq_scale")]
@@ -108,6 +111,25 @@ def test_files_of_modelslim(source: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert all(torch.equal(parts[name], whole[name]) for name in whole)
 
 
+@pytest.mark.parametrize("tool", Tool)
+def test_an_int8_cache_of_float_layers(tool: Tool, source: Path, tmp_path: Path) -> None:
+    job = make_job(source, FLOAT, Suppression.NONE, tool, int8_cache=True)
+    tensors = make(job, tmp_path / "made")
+    description = read_description(tmp_path / "made")
+    assert description is not None
+    assert is_int8(description)
+    assert set(description.module_types().values()) == {FLOAT}
+    names = [name for name, kind in description.types.items() if kind == "C8"]
+    assert len(names) == 3 * 2 * 2  # layers, keys and values, scale and offset
+    assert {tensors[name].dtype for name in names} == {torch.float32}
+    original = FloatCheckpoint(source)
+    for name in original.names:
+        assert torch.equal(tensors[name], original.any(name)), name
+    entries = read(tmp_path / "made" / output_folder.REPORT)["kv_cache"]
+    assert len(entries) == 6
+    assert all(20 < entry["sqnr_db"] < 60 for entry in entries)
+
+
 def test_int4_is_marked_in_the_file(source: Path, tmp_path: Path) -> None:
     tensors = make(make_job(source, WEIGHT_INT4, Suppression.NONE), tmp_path / "made")
     name = "model.layers.0.mlp.up_proj.weight"
@@ -130,6 +152,37 @@ def test_places_that_are_refused(tmp_path: Path) -> None:
     for name in ("source", "source/quantized"):
         with pytest.raises(ValueError, match="in the model's own folder"):
             output_folder.check_place(tmp_path / name, source)
+
+
+def test_what_is_left_of_finished_work_is_known(source: Path, tmp_path: Path) -> None:
+    """Killed between the folder's appearance and the removal of its parts."""
+    target, job = tmp_path / "made", make_job(source, STATIC, Suppression.NONE)
+    with closing(output_folder.open_work(job, target)) as work:
+        engine.run(job, work, lambda part: None)
+        assert not output_folder.is_complete(job, target)
+        output_folder.write(job, work, {}, {}, target, work.folder)
+    assert output_folder.is_complete(job, target)
+    assert not output_folder.is_complete(make_job(source, DYNAMIC, Suppression.NONE), target)
+    (tmp_path / "made.partial" / "output").mkdir()  # of a run into a folder that was filled since
+    assert not output_folder.is_complete(job, target)
+    output_folder.remove_work(target)
+    assert not output_folder.is_complete(job, target)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["made", "source"]
+
+
+def test_the_checkpoint_is_measured_before_it_appears(source: Path, tmp_path: Path) -> None:
+    job, target = make_job(source, FLOAT, Suppression.NONE, int8_cache=True), tmp_path / "made"
+    found = {"accuracy": {"float": 0.5, "quantized": 0.25}, "perplexity": None}
+
+    def evaluate(folder: Path) -> Evaluation:
+        assert not target.exists()
+        assert (folder / "quantization_description.json").exists()
+        return found
+
+    with closing(output_folder.open_work(job, target)) as work:
+        engine.run(job, work, lambda part: None)
+        output_folder.write(job, work, {}, {}, target, work.folder, evaluate)
+    assert read(target / output_folder.REPORT)["evaluation"] == found
 
 
 def test_a_full_disk_is_refused(

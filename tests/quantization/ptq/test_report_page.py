@@ -130,11 +130,21 @@ def test_compressed_layers_are_drawn_for_all_ranks_together() -> None:
     assert "model.layers.1.mlp.down_proj of rank 1" in text
 
 
+def test_an_int8_cache_is_shown() -> None:
+    spread = {"min": 0.0125, "median": 0.25, "max": 0.5}
+    entry = {"name": f"layers.0.{HOSTILE}", "scale": spread, "sqnr_db": 41.5}
+    text = made([], kv_cache=[entry])
+    assert HOSTILE not in text
+    assert text.count("41.5") == text.count("0.0125") == 1
+    assert "Key/value cache" not in made([linear("model.layers.0.mlp.up_proj")])
+
+
 def test_measures_and_notes_appear() -> None:
-    measures = {"perplexity": {"float": 1.25, "quantized": 1.375}}
+    measures = {"accuracy": None, "perplexity": {"float": 1.25, "quantized": 1.375}}
     widened = [linear("model.layers.0.mlp.up_proj", input_range_widened=True)]
     text = made(widened, evaluation=measures)
     assert "<td>perplexity</td>" in text
     assert "1.375" in text
     assert "range was widened" in text
-    assert "Quality" not in made([linear("model.layers.0.mlp.up_proj")])
+    assert "<td>not measured</td><td>quantize --evaluate CEVAL_DIR does</td>" in text
+    assert made([]).count("not measured") == 2

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
 
-from vllm_mindspore.quantization.ptq.batches import Batch, OnInput
+from vllm_mindspore.quantization.ptq.batches import Batch, OnCache, OnInput
 from vllm_mindspore.quantization.ptq.structure import Group, Rows
 
 Floats = npt.NDArray[np.float32]
@@ -59,12 +59,15 @@ class ToyLayer:
         self._names = [group.names for group in groups(index)]
         self.arrays = arrays
         self.on_input: OnInput | None = None
+        self.on_cache: OnCache | None = None
 
     def run(self, hidden: Floats, batch: Batch) -> Floats:
         """hidden [T, HIDDEN] -> the same."""
         del batch  # every token stands alone
         x = self._see(0, self._norm("input", hidden))
         query, key, value = (self._linear(f"self_attn.{name}_proj", x) for name in "qkv")
+        if self.on_cache is not None:
+            self.on_cache(key, value)
         attended = self._see(1, value + np.float32(0.1) * query * key)
         hidden = hidden + self._linear("self_attn.o_proj", attended)
         x = self._see(2, self._norm("post_attention", hidden))

@@ -14,6 +14,8 @@ Floats = npt.NDArray[np.float32]
 OnInput = Callable[[tuple[str, ...], Floats], Floats | None]
 """Names of the linear layers of an input [T, K], and the input -> what to compute with instead, or
 None to leave it."""
+OnCache = Callable[[Floats, Floats], None]
+"""Keys and values of a batch as a layer caches them, [T, kv_heads * head_dim] each."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,12 @@ class Layer(Protocol):
     Attributes:
         arrays: tensor name -> float32 weights, changed in place.
         on_input: called with every input of linear layers.
+        on_cache: called with the keys and values of every run.
     """
 
     arrays: dict[str, Floats]
     on_input: OnInput | None
+    on_cache: OnCache | None
 
     def run(self, hidden: Floats, batch: Batch) -> Floats:
         """hidden [T, hidden size] of a batch -> that of the next layer."""

@@ -2,17 +2,19 @@
 """Runs one decoder layer of a Native model in float32, its linear layers' inputs in view.
 
 The cells are those that serve, one operator at a time instead of one node per layer, so that
-hooks see and may replace what goes into each linear layer.
+hooks see and may replace what goes into each linear layer, and see what it caches.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import mindspore as ms
 import numpy as np
+import numpy.typing as npt
 from mindspore import Tensor, nn
 
 from vllm_mindspore import bridge
@@ -22,10 +24,12 @@ from vllm_mindspore.model_executor.layers.linear import FusedLinear
 from vllm_mindspore.model_executor.layers.rotary_embedding import rotary_tables
 from vllm_mindspore.model_executor.models import registry
 from vllm_mindspore.model_executor.models.config import DecoderConfig
-from vllm_mindspore.quantization.ptq.batches import Batch, Floats, OnInput
+from vllm_mindspore.quantization.ptq.batches import Batch, Floats, OnCache, OnInput
 from vllm_mindspore.quantization.ptq.float_checkpoint import FINAL_NORM, FloatCheckpoint
 from vllm_mindspore.quantization.ptq.layer_arrays import LayerArrays
 from vllm_mindspore.quantization.ptq.structure import layer_name
+
+Ints = npt.NDArray[np.int32]
 
 _BLOCK = 16  # tokens of a cache block
 
@@ -90,6 +94,7 @@ class CalibrationLayer:
     Attributes:
         arrays: tensor name -> weights, which may be changed in place.
         on_input: called with every input of linear layers.
+        on_cache: called with the keys and values of every run.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class CalibrationLayer:
         tables: tuple[Floats, Floats],
     ) -> None:
         self.arrays = source.arrays
+        self.on_cache: OnCache | None = None
         self._watch = _Watch()
         self._cell = cell
         self._tables = tables
@@ -119,23 +125,55 @@ class CalibrationLayer:
 
     def run(self, hidden: Floats, batch: Batch) -> Floats:
         """hidden [T, hidden size] of a batch -> that of the next layer."""
-        blocks = [-(-length // _BLOCK) for length in batch.lengths]
-        shape = (sum(blocks), *self._cache)
-        caches = [bridge.from_numpy(np.zeros(shape, np.float32)) for _ in range(2)]
-        y, residual = self._cell(
-            bridge.from_numpy(hidden), None, self._paged_inputs(batch, blocks), *caches
-        )
+        pages = _Pages.of(batch)
+        caches = [
+            bridge.from_numpy(np.zeros((pages.blocks, *self._cache), np.float32)) for _ in range(2)
+        ]
+        y, residual = self._cell(bridge.from_numpy(hidden), None, self._inputs(pages), *caches)
         result: Floats = y.asnumpy() + residual.asnumpy()
+        if self.on_cache is not None:
+            self.on_cache(*(_written(cache, pages) for cache in caches))
         return result
 
-    def _paged_inputs(self, batch: Batch, blocks: list[int]) -> tuple[Tensor | None, ...]:
+    def _inputs(self, pages: _Pages) -> tuple[Tensor | None, ...]:
+        cos, sin = (table[pages.positions] for table in self._tables)
+        lengths = pages.lengths
+        arrays = (pages.positions, cos, sin, pages.slots, pages.tables, lengths, lengths.copy())
+        return (*(bridge.from_numpy(array) for array in arrays), None)
+
+
+@dataclass(frozen=True)
+class _Pages:
+    """Where a batch is cached: whole blocks for each sequence, one after the other.
+
+    Attributes:
+        positions, slots: of each token, in its sequence and in the cache.
+        tables: the blocks of each sequence.
+        lengths: tokens of each sequence.
+        blocks: how many there are.
+    """
+
+    positions: Ints
+    slots: Ints
+    tables: Ints
+    lengths: Ints
+    blocks: int
+
+    @classmethod
+    def of(cls, batch: Batch) -> _Pages:
+        """Of a batch."""
+        counts = [-(-length // _BLOCK) for length in batch.lengths]
+        starts = np.cumsum([0, *counts[:-1]], dtype=np.int32)
         positions = np.concatenate([np.arange(n, dtype=np.int32) for n in batch.lengths])
-        starts = np.cumsum([0, *blocks[:-1]], dtype=np.int32)
-        tables = np.zeros((len(blocks), max(blocks)), np.int32)
-        for row, start, count in zip(tables, starts, blocks, strict=True):
+        tables = np.zeros((len(counts), max(counts)), np.int32)
+        for row, start, count in zip(tables, starts, counts, strict=True):
             row[:count] = np.arange(start, start + count)
         slots = positions + np.repeat(starts * _BLOCK, batch.lengths)
         lengths = np.array(batch.lengths, np.int32)
-        cos, sin = (table[positions] for table in self._tables)
-        arrays = (positions, cos, sin, slots.astype(np.int32), tables, lengths, lengths.copy())
-        return (*(bridge.from_numpy(array) for array in arrays), None)
+        return cls(positions, slots.astype(np.int32), tables, lengths, sum(counts))
+
+
+def _written(cache: Tensor, pages: _Pages) -> Floats:
+    """The rows [T, kv_heads * head_dim] of a batch in a cache [blocks, tokens, heads, size]."""
+    rows: Floats = cache.asnumpy().reshape(pages.blocks * _BLOCK, -1)[pages.slots]
+    return rows

@@ -52,8 +52,14 @@ def choice(config: PTQConfig, layer_policies: Mapping[str, PTQConfig | None] | N
                 f"layer_policies[{pattern!r}]: opname_blacklist is for the whole network; give it "
                 "to the PTQConfig of PTQ(config=...)"
             )
+        if entry is not None and entry.kvcache not in (None, config.kvcache):
+            raise ValueError(
+                f"layer_policies[{pattern!r}]: kvcache_quant_dtype is for the whole network; give "
+                "it to the PTQConfig of PTQ(config=...)"
+            )
         by_pattern[pattern] = FLOAT_POLICY if entry is None else policy(entry)
-    return Choice(policy(config), by_pattern, config.opname_blacklist)
+    blacklist, int8_cache = config.opname_blacklist, config.kvcache is not None
+    return Choice(policy(config), by_pattern, blacklist, int8_cache=int8_cache)
 
 
 def policy(config: PTQConfig) -> Policy:
@@ -71,6 +77,11 @@ def policy(config: PTQConfig) -> Policy:
         raise ValueError(
             "PTQConfig: OUTLIER_SUPPRESSION_LITE is for int8 weights with per-tensor int8 "
             f"activations, found {kind}"
+        )
+    if config.kvcache is not None and (method is Suppression.OSL or config.weight == INT4):
+        raise ValueError(
+            "PTQConfig: kvcache_quant_dtype=int8: Golden Stick combines it neither with "
+            "OUTLIER_SUPPRESSION_LITE nor with int4 weights; `vllm-mindspore quantize` does"
         )
     return Policy(kind, method, _alphas(config, method), config.group_size)
 
@@ -105,7 +116,9 @@ def _refuse_unsupported(config: PTQConfig) -> None:
     refused = {
         "mode=DEPLOY": config.mode is PTQMode.DEPLOY,
         "backend=NONE": config.backend is BackendTarget.NONE,
-        "kvcache_quant_dtype": config.kvcache is not None,
+        "kvcache_quant_granularity=PER_TOKEN": (
+            config.kvcache_quant_granularity is QuantGranularity.PER_TOKEN
+        ),
         "precision_recovery=GPTQ": config.precision_recovery is PrecisionRecovery.GPTQ,
         "outliers_suppression=AWQ": config.outliers_suppression is OutliersSuppressionType.AWQ,
         "weight_clip=True": config.weight_clip,

@@ -26,7 +26,7 @@ from vllm_mindspore.quantization.ptq.layer_quantizer import LayerQuantizer, Quan
 from vllm_mindspore.quantization.ptq.quantized_group import GroupInput
 from vllm_mindspore.quantization.ptq.smoothing import Smoothing
 from vllm_mindspore.quantization.ptq.statistics import InputStatistics
-from vllm_mindspore.quantization.ptq.structure import HEAD, head_group, layer_groups
+from vllm_mindspore.quantization.ptq.structure import HEAD, attention_name, head_group, layer_groups
 from vllm_mindspore.quantization.ptq.work_folder import WorkFolder
 
 Hidden = list[tuple[Batch, Floats]]
@@ -77,7 +77,12 @@ class _Run:
         groups = layer_groups(self._checkpoint.config, index)
         statistics, calibrated = layer_quantizer.observe(layer, groups, hidden, self._job.policies)
         replaces = list(layer.arrays)
-        self._keep(part, self._quantizer.quantize(layer, groups, statistics, calibrated), replaces)
+        made = self._quantizer.quantize(layer, groups, statistics, calibrated)
+        if self._job.int8_cache:
+            name, channels = attention_name(index), self._checkpoint.config.attention.kv_size
+            cache = self._quantizer.quantize_cache(layer, name, channels, calibrated)
+            made.cache, made.cache_reports = cache
+        self._keep(part, made, replaces)
         return [(entry.batch, entry.output) for entry in calibrated]
 
     def _head(self, hidden: Hidden) -> None:
@@ -102,6 +107,7 @@ class _Run:
             "types": stored.types(found, job.tool),
             "replaces": replaces,
             "linears": [asdict(report) for report in found.reports],
+            "cache": [asdict(report) for report in found.cache_reports],
         }
         self._work.add(part, tensors, content)
         self._finished(part)

@@ -68,7 +68,8 @@ class PTQ:
         samples = _samples(network_helper, datasets, framework, kwargs)
         self._check_layer_types(network)
         policies = resolve(network.checkpoint.config, self._choice)
-        job = Job(network.checkpoint, policies, samples, Tool.GOLDEN_STICK)
+        cache = self._choice.int8_cache
+        job = Job(network.checkpoint, policies, samples, Tool.GOLDEN_STICK, cache)
         place = tempfile.TemporaryDirectory(prefix="vllm-mindspore-ptq-")
         work = WorkFolder(Path(place.name), job.fingerprint())
         with tqdm(total=len(job.parts()), desc="Quantizing", unit="layer") as bar:
@@ -94,8 +95,11 @@ class PTQ:
         """
         job, _, _ = _made(network)
         names = {name: policy.kind for name, policy in job.policies.items() if policy.kind != FLOAT}
-        width = max(map(len, names))
-        table = "\n".join(f"{name:<{width}}  {_described(kind)}" for name, kind in names.items())
+        width = max(map(len, names), default=0)
+        lines = [f"{name:<{width}}  {_described(kind)}" for name, kind in names.items()]
+        if job.int8_cache:
+            lines.append("key/value cache  C8-per_channel")
+        table = "\n".join(lines)
         logger.info("Quantized layers:\n%s", table)
         return table
 

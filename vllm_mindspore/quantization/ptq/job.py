@@ -30,12 +30,14 @@ class Job:
         policies: module -> policy, of all linear layers and of a quantized head.
         samples: token ids of the calibration data.
         tool: whose form the checkpoint has.
+        int8_cache: whether the key/value cache is to be int8.
     """
 
     checkpoint: FloatCheckpoint
     policies: Mapping[str, Policy]
     samples: Sequence[Sequence[int]]
     tool: Tool
+    int8_cache: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for what the tool has no form for, and for tokens the model lacks."""
@@ -61,7 +63,7 @@ class Job:
         return {
             "version": __version__,
             "source": self.checkpoint.state(),
-            "options": _digest(policies),
+            "options": _digest([policies, self.int8_cache]),
             "writer": self.tool.value,
             "calibration": _digest([list(sample) for sample in self.samples]),
         }

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,10 +12,11 @@ import torch
 from vllm_mindspore.quantization.description import FLOAT, Tool
 from vllm_mindspore.quantization.ptq import fake_quantization, folding, smoothing
 from vllm_mindspore.quantization.ptq.batches import Batch, Floats, Layer
+from vllm_mindspore.quantization.ptq.kv_cache import CacheStatistics
 from vllm_mindspore.quantization.ptq.linears import Linear, Tensors
 from vllm_mindspore.quantization.ptq.policy import Policy, Suppression
 from vllm_mindspore.quantization.ptq.quantized_group import GroupInput, GroupQuantizer
-from vllm_mindspore.quantization.ptq.report import LinearReport
+from vllm_mindspore.quantization.ptq.report import CacheReport, LinearReport
 from vllm_mindspore.quantization.ptq.smoothing import Smoothing
 from vllm_mindspore.quantization.ptq.statistics import InputStatistics
 from vllm_mindspore.quantization.ptq.structure import Group
@@ -41,12 +42,16 @@ class Quantized:
         kinds: module -> its type.
         floats: tensor -> values, of all that is not quantized.
         reports: one per quantized layer.
+        cache: module -> tensors of an int8 key/value cache, by their last names.
+        cache_reports: one for keys and one for values.
     """
 
     linears: dict[str, Tensors]
     kinds: dict[str, str]
     floats: dict[str, Floats]
     reports: list[LinearReport]
+    cache: dict[str, Tensors] = field(default_factory=dict)
+    cache_reports: list[CacheReport] = field(default_factory=list)
 
 
 def observe(
@@ -114,6 +119,18 @@ class LayerQuantizer:
                 used = folding.fold(layer.arrays, group, given.smoothing, self._dtype)
                 inputs[group.names] = GroupInput(given.statistics, used, given.alpha)
         return self.finish(layer.arrays, groups, inputs)
+
+    def quantize_cache(
+        self, layer: Layer, attention: str, channels: int, calibrated: Sequence[Calibrated]
+    ) -> tuple[dict[str, Tensors], list[CacheReport]]:
+        """Scales of what a layer caches, once `quantize` has smoothed it: what is smoothed into the
+        input of the output projection is divided out of the values."""
+        seen = CacheStatistics(channels)
+        layer.on_cache = seen.add
+        for part in calibrated:
+            layer.run(part.hidden, part.batch)
+        layer.on_cache = None
+        return seen.quantized(attention)
 
     def finish(
         self,

@@ -7,18 +7,18 @@ The folder appears under its name at once, complete.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vllm_mindspore import __version__
 from vllm_mindspore.model_executor.model_loader import strict_json
-from vllm_mindspore.quantization.description import FLOAT, WEIGHT_INT4, Tool
-from vllm_mindspore.quantization.ptq import report, report_page, tensor_files
+from vllm_mindspore.quantization.description import C8, CACHE_KEYS, FLOAT, WEIGHT_INT4, Tool
+from vllm_mindspore.quantization.ptq import report, report_page, tensor_files, work_folder
 from vllm_mindspore.quantization.ptq.job import HEAD_PART, Job
 from vllm_mindspore.quantization.ptq.policy import Policy
-from vllm_mindspore.quantization.ptq.report import Origin, Sizes
+from vllm_mindspore.quantization.ptq.report import NOT_MEASURED, Evaluation, Origin, Sizes
 from vllm_mindspore.quantization.ptq.structure import HEAD
 from vllm_mindspore.quantization.ptq.tensor_files import Entry
 from vllm_mindspore.quantization.ptq.work_folder import WorkFolder
@@ -37,6 +37,10 @@ _MARGIN_BYTES = 1 << 24
 _PER_ROW, _PER_COLUMN = 32, 16  # bytes of scales and offsets, at most
 
 
+Evaluate = Callable[[Path], Evaluation]
+"""Measures the checkpoint in a folder, and the float one."""
+
+
 @dataclass(frozen=True)
 class _Contents:
     """What goes into the folder."""
@@ -44,6 +48,7 @@ class _Contents:
     entries: list[Entry]
     types: dict[str, str]
     linears: list[Mapping[str, Any]]
+    cache: list[Mapping[str, Any]]
 
 
 def check_place(folder: Path, source: Path) -> None:
@@ -74,8 +79,26 @@ def open_work(job: Job, folder: Path) -> WorkFolder:
 
 
 def remove_work(folder: Path) -> None:
-    """Once `folder` is complete."""
-    shutil.rmtree(_work_place(folder))
+    """Once `folder` is complete; may be interrupted and called again (`is_complete`)."""
+    work = _work_place(folder)
+    for entry in work.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != work_folder.STATE:
+            entry.unlink()
+    shutil.rmtree(work)
+
+
+def has_work(folder: Path) -> bool:
+    """Whether `folder` was begun."""
+    return _work_place(folder).is_dir()
+
+
+def is_complete(job: Job, folder: Path) -> bool:
+    """Whether `folder` was made by this job, which was interrupted before its work was removed."""
+    work = _work_place(folder)
+    unfinished = (work / _OUTPUT).exists() or not (folder / REPORT).is_file()
+    return not unfinished and work_folder.was_made_for(work, job.fingerprint())
 
 
 def _work_place(folder: Path) -> Path:
@@ -94,6 +117,8 @@ def needed_bytes(job: Job, folders: int = 1) -> int:
         config = job.checkpoint.config
         shape = (config.vocab_size, config.hidden_size)
         total += _quantized_bytes(shape, job.policies[HEAD])
+    if job.int8_cache:
+        total += job.checkpoint.config.num_layers * job.checkpoint.config.attention.kv_size * 16
     return (1 + folders) * total + _MARGIN_BYTES
 
 
@@ -104,9 +129,11 @@ def write(
     calibration: Mapping[str, Any],
     folder: Path,
     scratch: Path,
+    evaluate: Evaluate | None = None,
 ) -> None:
     """Makes `folder` of the finished parts; options and calibration are for the report. `scratch`
-    is an existing folder of the same disk."""
+    is an existing folder of the same disk. `evaluate` is given the finished checkpoint before it
+    appears."""
     origin = Origin(__version__, job.tool.value, options, calibration)
     output = scratch / _OUTPUT
     shutil.rmtree(output, ignore_errors=True)  # of a run that was interrupted here
@@ -120,7 +147,8 @@ def write(
     name, description = _description(job, contents.types)
     tensor_files.write_json(output / name, description)
     sizes = Sizes(job.checkpoint.num_bytes(), total)
-    content = report.content(origin, contents.linears, sizes)
+    evaluation = NOT_MEASURED if evaluate is None else evaluate(output)
+    content = report.content(origin, contents.linears, sizes, contents.cache, evaluation)
     tensor_files.write_json(output / REPORT, content)
     (output / PAGE).write_text(report_page.page(content), encoding="utf-8")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -131,12 +159,13 @@ def _contents(job: Job, work: WorkFolder) -> _Contents:
     made = [(part, work.content(part)) for part in job.parts()]
     replaced = {name for _, content in made for name in content["replaces"]}
     kept = [name for name in job.checkpoint.names if name not in replaced]
-    found = _Contents([], dict.fromkeys(kept, FLOAT), [])
+    found = _Contents([], dict.fromkeys(kept, FLOAT), [], [])
     found.entries.extend(Entry.of(name, job.checkpoint.any(name)) for name in kept)
     for part, content in made:
         found.entries.extend(work.entries(part))
         found.types.update(content["types"])
         found.linears.extend(content["linears"])
+        found.cache.extend(content["cache"])
     return found
 
 
@@ -170,16 +199,17 @@ def _index_name(job: Job) -> str:
 
 def _description(job: Job, types: Mapping[str, str]) -> tuple[str, dict[str, object]]:
     """Name and contents."""
+    cache = dict.fromkeys(CACHE_KEYS, C8) if job.int8_cache else {}
     if job.tool is Tool.GOLDEN_STICK:
-        return _GOLDEN_STICK_DESCRIPTION, dict(types)
+        return _GOLDEN_STICK_DESCRIPTION, {**cache, **types}
     keys = {"model_quant_type": _main_type(job.policies), "version": _MODELSLIM_VERSION}
-    return _MODELSLIM_DESCRIPTION, {**keys, "group_size": 0, **types}
+    return _MODELSLIM_DESCRIPTION, {**keys, "group_size": 0, **cache, **types}
 
 
 def _main_type(policies: Mapping[str, Policy]) -> str:
-    """The type of most quantized layers."""
+    """The type of most quantized layers; that of the cache if it is all that is quantized."""
     kinds: Sequence[str] = [policy.kind for policy in policies.values() if policy.kind != FLOAT]
-    return max(sorted(set(kinds)), key=kinds.count)
+    return max(sorted(set(kinds)), key=kinds.count) if kinds else C8
 
 
 def _copy_other_files(job: Job, output: Path) -> None:

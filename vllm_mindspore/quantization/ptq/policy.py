@@ -75,7 +75,7 @@ class Policy:
         method = self.suppression
         activations = self.kind in (*STATICS, DYNAMIC)
         assert (self.sparsity is not None) == (self.kind == SPARSE), "those of W8A8S have one"
-        if method is not Suppression.NONE and not activations and self.kind != FLOAT:
+        if method is not Suppression.NONE and not activations:
             raise ValueError(
                 f"outlier suppression {method.value!r} is for quantized activations; {self.kind} "
                 "has none: use 'none'"
@@ -124,12 +124,14 @@ class Choice:
         head: whether the language model's head is quantized, as `default` says; nothing is done
             about outliers of its input, which nothing before it can take up, and none of its
             weights are made zero.
+        int8_cache: whether the key/value cache is to be int8.
     """
 
     default: Policy
     by_pattern: Mapping[str, Policy]
     skip: Sequence[str] = (HEAD,)
     head: bool = False
+    int8_cache: bool = False
 
 
 def resolve(config: DecoderConfig, choice: Choice) -> dict[str, Policy]:
@@ -159,8 +161,8 @@ def resolve(config: DecoderConfig, choice: Choice) -> dict[str, Policy]:
             )
     for group in groups:
         check_group(group, found)
-    if all(policy.kind == FLOAT for policy in found.values()):
-        raise ValueError("no linear layer is left to quantize")
+    if not choice.int8_cache and all(policy.kind == FLOAT for policy in found.values()):
+        raise ValueError("no linear layer is left to quantize, and no int8 cache is asked for")
     return found
 
 

@@ -12,6 +12,15 @@ import numpy.typing as npt
 
 FORMAT = 1
 
+ACCURACY, PERPLEXITY = "accuracy", "perplexity"
+Evaluation = Mapping[str, Mapping[str, float] | None]
+"""Name of a measure -> {"float": value, "quantized": value}; None where it was not measured."""
+
+HOW = {ACCURACY: "--evaluate CEVAL_DIR", PERPLEXITY: "--perplexity FILE"}
+"""Name of a measure -> the option of `quantize` that asks for it."""
+
+NOT_MEASURED: Evaluation = dict.fromkeys(HOW)
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -57,6 +66,17 @@ class LinearReport:
 
 
 @dataclass(frozen=True)
+class CacheReport:
+    """Keys or values of one layer in an int8 cache, by the name of their projection: the scales of
+    their channels, and signal to noise in dB for rows of the calibration data; None where nothing
+    was lost."""
+
+    name: str
+    scale: Spread
+    sqnr_db: float | None
+
+
+@dataclass(frozen=True)
 class Origin:
     """What the checkpoint was made from and with."""
 
@@ -82,9 +102,15 @@ def compression(ranks: int, layers: Sequence[Mapping[str, Any]]) -> dict[str, An
     return {"ranks": ranks, "ratio": stored / weights, "layers": list(layers)}
 
 
-def content(origin: Origin, linears: Sequence[Mapping[str, Any]], sizes: Sizes) -> dict[str, Any]:
-    """The JSON object. `compression` is filled for compressed checkpoints; `evaluation` takes what
-    is measured later: by name of the measure, {"float": value, "quantized": value}."""
+def content(
+    origin: Origin,
+    linears: Sequence[Mapping[str, Any]],
+    sizes: Sizes,
+    cache: Sequence[Mapping[str, Any]] = (),
+    evaluation: Evaluation = NOT_MEASURED,
+) -> dict[str, Any]:
+    """The JSON object, with entries of LinearReport and CacheReport. `compression` is filled for
+    compressed checkpoints."""
     return {
         "format": FORMAT,
         **asdict(origin),
@@ -92,8 +118,22 @@ def content(origin: Origin, linears: Sequence[Mapping[str, Any]], sizes: Sizes) 
         "notes": _notes(linears),
         "linears": list(linears),
         "compression": {},
-        "evaluation": {},
+        "kv_cache": list(cache),
+        "evaluation": dict(evaluation),
     }
+
+
+def measured(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    """Measure, float and quantized, as text."""
+    found = []
+    for name, values in evaluation.items():
+        if values is None:
+            found.append((name, "not measured", f"quantize {HOW[name]} does"))
+        else:
+            both = (values["float"], values["quantized"])
+            exact, made = (f"{100 * v:.2f} %" if name == ACCURACY else f"{v:.4f}" for v in both)
+            found.append((name, exact, made))
+    return found
 
 
 def _notes(linears: Sequence[Mapping[str, Any]]) -> list[str]:

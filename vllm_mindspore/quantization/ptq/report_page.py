@@ -10,6 +10,7 @@ from typing import Any
 
 from vllm_mindspore.quantization.ptq import line_plot, report
 from vllm_mindspore.quantization.ptq.line_plot import Axis
+from vllm_mindspore.quantization.ptq.report import Evaluation
 
 _STYLE = """
 body { font: 14px/1.4 sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em; }
@@ -35,6 +36,7 @@ def page(content: Mapping[str, Any]) -> str:
         _zeros(linears),
         _compression(content["compression"]),
         f"<h2>Layers</h2>{_layers(linears)}",
+        _cache(content["kv_cache"]),
     ]
     title = "<title>Quantization report</title>"
     head = f'<meta charset="utf-8">{title}<style>{_STYLE}</style>'
@@ -71,11 +73,8 @@ def _summary(content: Mapping[str, Any]) -> str:
     )
 
 
-def _evaluation(measures: Mapping[str, Mapping[str, float]]) -> str:
-    if not measures:
-        return ""
-    rows = [(name, value["float"], value["quantized"]) for name, value in measures.items()]
-    return f"<h2>Quality</h2>{_table(('measure', 'float', 'quantized'), rows)}"
+def _evaluation(measures: Evaluation) -> str:
+    return f"<h2>Quality</h2>{_table(('measure', 'float', 'quantized'), report.measured(measures))}"
 
 
 def _notes(notes: Sequence[str]) -> str:
@@ -101,6 +100,14 @@ def _layer(linear: Mapping[str, Any]) -> tuple[object, ...]:
         *(linear["outlier_suppression"], linear["alpha"], linear["zeros"]),
         *(linear["bytes_after"], linear["bytes_before"]),
     )
+
+
+def _cache(entries: Sequence[Mapping[str, Any]]) -> str:
+    if not entries:
+        return ""
+    heading = ("keys or values of", "SQNR dB", "scale: min", "median", "max")
+    rows = [(entry["name"], entry["sqnr_db"], *entry["scale"].values()) for entry in entries]
+    return f"<h2>Key/value cache</h2>{_table(heading, rows)}"
 
 
 def _lines(linears: Linears, measure: str) -> dict[str, list[tuple[float, float]]]:

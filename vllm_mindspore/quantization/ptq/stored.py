@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from vllm_mindspore.quantization import primitives
-from vllm_mindspore.quantization.description import FLOAT, Tool
+from vllm_mindspore.quantization.description import C8, FLOAT, Tool
 from vllm_mindspore.quantization.ptq import linears
 from vllm_mindspore.quantization.ptq.layer_quantizer import Quantized
 from vllm_mindspore.quantization.ptq.linears import Tensors
@@ -29,6 +29,8 @@ def tensors(
     }
     for module, parts in part.linears.items():
         found |= _linear(module, parts, tool, dtype)
+    for module, parts in part.cache.items():
+        found |= {f"{module}.{last}": torch.from_numpy(values) for last, values in parts.items()}
     return found
 
 
@@ -37,6 +39,8 @@ def types(part: Quantized, tool: Tool) -> dict[str, str]:
     found = dict.fromkeys(part.floats, FLOAT)
     for module, parts in part.linears.items():
         found |= {f"{module}.{last}": part.kinds[module] for last in parts}
+    for module, parts in part.cache.items():
+        found |= {f"{module}.{last}": C8 for last in parts}
     return found
 
 

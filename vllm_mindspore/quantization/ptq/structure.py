@@ -71,6 +71,11 @@ def layer_name(index: int) -> str:
     return f"model.layers.{index}"
 
 
+def attention_name(index: int) -> str:
+    """The module of a decoder layer's attention."""
+    return f"{layer_name(index)}.self_attn"
+
+
 def layer_groups(config: DecoderConfig, index: int) -> list[Group]:
     """The linear layers of one decoder layer, in the order in which they are computed."""
     layer = layer_name(index)

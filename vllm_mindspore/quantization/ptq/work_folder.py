@@ -17,7 +17,7 @@ from vllm_mindspore.model_executor.model_loader.mapped_file import MappedFile
 from vllm_mindspore.quantization.ptq import tensor_files
 from vllm_mindspore.quantization.ptq.tensor_files import Entry
 
-_STATE = "state.json"
+STATE = "state.json"
 _LOCK = "lock"
 
 
@@ -32,13 +32,13 @@ class WorkFolder:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = self._locked()
-        state = folder / _STATE
+        state = folder / STATE
         if not state.exists():
             tensor_files.write_json(state, fingerprint)
             return
-        found = strict_json.parse_object(state.read_bytes(), str(state))
-        wanted = json.loads(json.dumps(fingerprint))
+        found, wanted = _stated(state), _plain(fingerprint)
         if found != wanted:
+            self.close()
             keys = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
             raise ValueError(
                 f"{folder} holds unfinished work with other {', '.join(keys)}; finish it with the "
@@ -79,3 +79,19 @@ class WorkFolder:
             lock.close()
             raise ValueError(f"another process is at work in {self.folder}") from error
         return lock
+
+
+def was_made_for(folder: Path, fingerprint: Mapping[str, Any]) -> bool:
+    """Whether a WorkFolder was made there from the same."""
+    state = folder / STATE
+    return state.exists() and _stated(state) == _plain(fingerprint)
+
+
+def _stated(state: Path) -> dict[str, Any]:
+    return strict_json.parse_object(state.read_bytes(), str(state))
+
+
+def _plain(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """As it is when it has been written and read."""
+    found: dict[str, Any] = json.loads(json.dumps(fingerprint))
+    return found
