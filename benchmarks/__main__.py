@@ -13,7 +13,7 @@ def main() -> None:
     """Each benchmark in its own process, one after the other."""
     names = (
         *("engine", "quantized", "sparse_engine", "resident"),
-        *("packing", "sampling", "sparse", "kernels"),
+        *("packing", "norm_codes", "sampling", "sparse", "kernels"),
     )
     for name in names:
         print(f"benchmark: {name} (a few minutes) ...", flush=True)

@@ -71,6 +71,20 @@ int vmo_core_quantize(const vmo_tensor* x, int kind, const vmo_tensor* scale, co
   return call("quantize", body, {needed(x), maybe(scale), maybe(offset), needed(codes), maybe(token_scale)});
 }
 
+int vmo_core_norm_codes(const vmo_tensor* x, const vmo_tensor* residual, const vmo_tensor* gamma, double epsilon,
+                        int kind, const vmo_tensor* scale, const vmo_tensor* offset, const vmo_tensor* codes,
+                        const vmo_tensor* token_scale, const vmo_tensor* sum) {
+  const auto body = [&] {
+    if (kind < 0 || kind > static_cast<int>(vmo::CodeKind::kPerToken)) return fail("norm_codes", "unknown kind %d", kind);
+    const vmo::ActivationCodes how{static_cast<vmo::CodeKind>(kind), optional(scale), optional(offset)};
+    return vmo::norm_codes("norm_codes", *x, optional(residual), *gamma, epsilon, how, *codes, optional(token_scale),
+                           optional(sum));
+  };
+  return call("norm_codes", body,
+              {needed(x), maybe(residual), needed(gamma), maybe(scale), maybe(offset), needed(codes),
+               maybe(token_scale), maybe(sum)});
+}
+
 namespace {
 
 // `each`: tensors of a weight, the last one being an index where there are five.

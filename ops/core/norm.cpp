@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // rms_norm and add_rms_norm.
 #include "check.h"
+#include "quantize.h"
 #include "row_tasks.h"
 #include "vmo/core.h"
 
@@ -19,17 +20,14 @@ Status check_gamma(const char* op, const TensorView& x, const TensorView& gamma)
   return kOk;
 }
 
-Status run(const char* op, const TensorView& x, const TensorView* residual, const TensorView& gamma, double epsilon,
-           const TensorView& y, const TensorView& rstd, const TensorView* sum) {
-  const ElementKernels* kernels = nullptr;
-  VMO_TRY(dense_kernels(op, "x", x.dtype, &kernels));
+// All but y, of which `args` lacks address and stride; `rows`: of x.
+Status norm_args(const char* op, const TensorView& x, const TensorView* residual, const TensorView& gamma,
+                 double epsilon, const TensorView& rstd, const TensorView* sum, NormArgs* out, int64_t* rows) {
   VMO_TRY(check_gamma(op, x, gamma));
   const int64_t cols = gamma.numel();
   Rows x_rows, gamma_rows, residual_rows;
   VMO_TRY(input_rows(op, "x", x, cols, ScratchSlot::kMaterialise0, &x_rows));
   VMO_TRY(input_rows(op, "gamma", gamma, cols, ScratchSlot::kMaterialise1, &gamma_rows));
-  VMO_TRY(require_dtype(op, "y", y, x.dtype));
-  VMO_TRY(require_output(op, "y", y, x.numel()));
   NormArgs args{};
   if (rstd.data != nullptr) {
     VMO_TRY(require_dtype(op, "rstd", rstd, DType::kFloat32));
@@ -53,9 +51,24 @@ Status run(const char* op, const TensorView& x, const TensorView* residual, cons
   args.ldx = x_rows.stride;
   args.gamma = gamma_rows.data;
   args.epsilon = static_cast<float>(epsilon);
-  args.cols = args.ldy = cols;
+  args.cols = cols;
+  *out = args;
+  *rows = x_rows.rows;
+  return kOk;
+}
+
+Status run(const char* op, const TensorView& x, const TensorView* residual, const TensorView& gamma, double epsilon,
+           const TensorView& y, const TensorView& rstd, const TensorView* sum) {
+  const ElementKernels* kernels = nullptr;
+  VMO_TRY(dense_kernels(op, "x", x.dtype, &kernels));
+  NormArgs args{};
+  int64_t rows = 0;
+  VMO_TRY(norm_args(op, x, residual, gamma, epsilon, rstd, sum, &args, &rows));
+  VMO_TRY(require_dtype(op, "y", y, x.dtype));
+  VMO_TRY(require_output(op, "y", y, x.numel()));
+  args.ldy = args.cols;
   args.y = static_cast<char*>(y.data);
-  for_row_ranges(x_rows.rows, cols, [&](int64_t row0, int64_t row1) { kernels->norm(args, row0, row1); });
+  for_row_ranges(rows, args.cols, [&](int64_t row0, int64_t row1) { kernels->norm(args, row0, row1); });
   return kOk;
 }
 
@@ -69,6 +82,32 @@ Status rms_norm(const char* op, const TensorView& x, const TensorView& gamma, do
 Status add_rms_norm(const char* op, const TensorView& x, const TensorView& residual, const TensorView& gamma,
                     double epsilon, const TensorView& y, const TensorView& rstd, const TensorView& sum) {
   return run(op, x, &residual, gamma, epsilon, y, rstd, &sum);
+}
+
+Status norm_codes(const char* op, const TensorView& x, const TensorView& residual, const TensorView& gamma,
+                  double epsilon, const ActivationCodes& how, const TensorView& codes, const TensorView& token_scale,
+                  const TensorView& sum) {
+  const ElementKernels* kernels = nullptr;
+  VMO_TRY(dense_kernels(op, "x", x.dtype, &kernels));
+  const bool adds = residual.data != nullptr;
+  NormArgs norm{};
+  QuantizeArgs quantize{};
+  int64_t rows = 0;
+  VMO_TRY(require_vector(op, "gamma", gamma, x.dtype, x.dim(-1)));  // codes have the scales of whole rows
+  VMO_TRY(norm_args(op, x, adds ? &residual : nullptr, gamma, epsilon, TensorView{}, adds ? &sum : nullptr, &norm,
+                    &rows));
+  VMO_TRY(quantize_args(op, x, how, codes, token_scale, &quantize));
+  const size_t row_bytes = static_cast<size_t>(norm.cols) * size_of(x.dtype);
+  for_row_ranges(rows, norm.cols, [&](int64_t row0, int64_t row1) {
+    NormArgs to_row = norm;
+    QuantizeArgs from_row = quantize;
+    from_row.x = to_row.y = static_cast<char*>(scratch(ScratchSlot::kTile, row_bytes));  // one row: strides are 0
+    for (int64_t row = row0; row < row1; ++row) {
+      kernels->norm(to_row, row, row + 1);
+      kernels->quantize(from_row, row, row + 1);
+    }
+  });
+  return kOk;
 }
 
 }  // namespace vmo

@@ -43,13 +43,17 @@ Status project_floats(const char* op, const Projection& projection, const Tensor
                             projection.weights, weights, y);
 }
 
+Status check_rows(const char* op, const Projection& projection, const TensorView& x, int64_t* rows) {
+  int64_t columns = 0;
+  VMO_TRY(row_extents(op, "x", x, rows, &columns));
+  if (columns == projection.inner) return kOk;
+  return fail(op, "argument x has shape %s; expected rows of %lld elements", shape_text(x),
+              static_cast<long long>(projection.inner));
+}
+
 Status project_quantized(const char* op, const Projection& projection, const TensorView& x, const TensorView& y) {
-  int64_t rows = 0, columns = 0;
-  VMO_TRY(row_extents(op, "x", x, &rows, &columns));
-  if (columns != projection.inner) {
-    return fail(op, "argument x has shape %s; expected rows of %lld elements", shape_text(x),
-                static_cast<long long>(projection.inner));
-  }
+  int64_t rows = 0;
+  VMO_TRY(check_rows(op, projection, x, &rows));
   if (projection.weight_only()) return project_floats(op, projection, x, y);
   return project_codes(op, projection, x, rows, y);
 }
@@ -181,6 +185,16 @@ Status project(const char* op, const Projection& projection, const TensorView& x
   }
   const bool biased = biases[0].data != nullptr;
   return linear(op, x, projection.weights, weights, biased ? biases : nullptr, y);
+}
+
+Status project_normed(const char* op, const Projection& projection, const TensorView& x, const TensorView& residual,
+                      const TensorView& gamma, double epsilon, const TensorView& sum, const TensorView& y) {
+  int64_t rows = 0;
+  CodeSpace space;
+  VMO_TRY(check_rows(op, projection, x, &rows));
+  VMO_TRY(code_space(op, projection, rows, &space));
+  VMO_TRY(norm_codes(op, x, residual, gamma, epsilon, projection.codes, space.codes, space.token_scale, sum));
+  return int8_linear(op, space.codes, space.token_scale, projection.weights, projection.w, y);
 }
 
 Status lm_head(const char* op, const TensorView& hidden, const TensorView& rows, const Projection& head,

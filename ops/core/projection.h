@@ -49,6 +49,7 @@ struct Projection {
   bool compressed = false;
 
   bool quantized() const { return kind != ProjectionKind::kFloat; }
+  bool int8_inputs() const { return quantized() && !weight_only(); }
   bool weight_only() const { return kind >= ProjectionKind::kWeightInt8; }
 };
 
@@ -67,6 +68,10 @@ int64_t width_of(const Projection& projection);
 
 // y [..., N1+N2+..] of x [..., K].
 Status project(const char* op, const Projection& projection, const TensorView& x, const TensorView& y);
+
+// The same of y of rms_norm or add_rms_norm (see norm_codes) where projection.int8_inputs(): no normed row is written.
+Status project_normed(const char* op, const Projection& projection, const TensorView& x, const TensorView& residual,
+                      const TensorView& gamma, double epsilon, const TensorView& sum, const TensorView& y);
 
 // y float32 [R, V] = the projection of those rows of hidden [T, K] that `rows` int32/int64 [R] picks.
 Status lm_head(const char* op, const TensorView& hidden, const TensorView& rows, const Projection& head,

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // quantize.
+#include "quantize.h"
+
 #include "check.h"
 #include "row_tasks.h"
 #include "vmo/core.h"
@@ -14,10 +16,8 @@ Status require_presence(const char* op, const char* name, const TensorView& view
 
 }  // namespace
 
-Status quantize(const char* op, const TensorView& x, const ActivationCodes& how, const TensorView& codes,
-                const TensorView& token_scale) {
-  const ElementKernels* kernels = nullptr;
-  VMO_TRY(dense_kernels(op, "x", x.dtype, &kernels));
+Status quantize_args(const char* op, const TensorView& x, const ActivationCodes& how, const TensorView& codes,
+                     const TensorView& token_scale, QuantizeArgs* out) {
   int64_t row_count = 0, inner = 0;
   VMO_TRY(row_extents(op, "x", x, &row_count, &inner));
   VMO_TRY(require_dtype(op, "codes", codes, DType::kInt8));
@@ -30,20 +30,29 @@ Status quantize(const char* op, const TensorView& x, const ActivationCodes& how,
   QuantizeArgs args{};
   VMO_TRY(optional_vector(op, "scale", how.scale, DType::kFloat32, inner, &args.scale));
   VMO_TRY(optional_vector(op, "offset", how.offset, DType::kFloat32, inner, &args.offset));
-  Rows rows;
-  VMO_TRY(input_rows(op, "x", x, inner, ScratchSlot::kMaterialise0, &rows));
   if (per_token) {
     VMO_TRY(require_dtype(op, "token_scale", token_scale, DType::kFloat32));
     VMO_TRY(require_output(op, "token_scale", token_scale, row_count));
     args.token_scale = static_cast<float*>(token_scale.data);
   }
-  if (empty) return kOk;
-  args.x = rows.data;
-  args.ldx = rows.stride;
   args.cols = inner;
   args.multiply = how.kind == CodeKind::kMultiply;
   args.codes = static_cast<int8_t*>(codes.data);
-  for_row_ranges(row_count, inner, [&](int64_t row0, int64_t row1) { kernels->quantize(args, row0, row1); });
+  *out = args;
+  return kOk;
+}
+
+Status quantize(const char* op, const TensorView& x, const ActivationCodes& how, const TensorView& codes,
+                const TensorView& token_scale) {
+  const ElementKernels* kernels = nullptr;
+  VMO_TRY(dense_kernels(op, "x", x.dtype, &kernels));
+  QuantizeArgs args{};
+  VMO_TRY(quantize_args(op, x, how, codes, token_scale, &args));
+  Rows rows;
+  VMO_TRY(input_rows(op, "x", x, args.cols, ScratchSlot::kMaterialise0, &rows));
+  args.x = rows.data;
+  args.ldx = rows.stride;
+  for_row_ranges(rows.rows, args.cols, [&](int64_t row0, int64_t row1) { kernels->quantize(args, row0, row1); });
   return kOk;
 }
 

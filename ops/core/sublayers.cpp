@@ -27,6 +27,18 @@ Status add_norm(const char* op, const SublayerInput& in, const TensorView& norme
   return copy(op, in.x, sum);
 }
 
+// y = the projection of the normed input, which is written to `normed` unless it is quantized.
+Status norm_and_project(const char* op, const SublayerInput& in, const Projection& projection, const TensorView& normed,
+                        const TensorView& sum, const TensorView& y) {
+  if (!projection.int8_inputs()) {
+    VMO_TRY(add_norm(op, in, normed, sum));
+    return project(op, projection, normed, y);
+  }
+  if (in.residual.data == nullptr) VMO_TRY(require_dtype(op, "sum", sum, in.x.dtype));
+  VMO_TRY(project_normed(op, projection, in.x, in.residual, in.gamma, in.epsilon, sum, y));
+  return in.residual.data == nullptr ? copy(op, in.x, sum) : kOk;
+}
+
 // y = the projection of x, added up over all ranks; the part of this rank goes where the others read it.
 Status project_and_reduce(const char* op, const Projection& projection, const TensorView& x, const TensorView& y) {
   if (group_count() == 1) return project(op, projection, x, y);
@@ -83,12 +95,13 @@ Status mlp_space(const char* op, const MlpSublayer& args, MlpSpace* space) {
   return workspace(op, ScratchSlot::kGateUp, dtype, tokens, width, width, &space->gate_up);
 }
 
-Status activate(const char* op, const MlpSublayer& args, const MlpSpace& space) {
+Status activate(const char* op, const MlpSublayer& args, const MlpSpace& space, const TensorView& sum) {
   const Projection& gate_up = args.gate_up;
   if (!gate_up.quantized()) {
+    VMO_TRY(add_norm(op, args.in, space.normed, sum));
     return gate_up_swiglu(op, space.normed, gate_up.w[0].weight, gate_up.w[1].weight, space.activated);
   }
-  VMO_TRY(project(op, gate_up, space.normed, space.gate_up));
+  VMO_TRY(norm_and_project(op, args.in, gate_up, space.normed, sum, space.gate_up));
   return swiglu(op, space.gate_up, -1, space.activated);
 }
 
@@ -108,8 +121,7 @@ Status read_epsilon(const char* op, const TensorView& floats, int64_t index, dou
 Status attention_sublayer(const char* op, const AttentionSublayer& args, const TensorView& y, const TensorView& sum) {
   AttentionSpace space;
   VMO_TRY(attention_space(op, args, &space));
-  VMO_TRY(add_norm(op, args.in, space.normed, sum));
-  VMO_TRY(project(op, args.qkv, space.normed, space.qkv));
+  VMO_TRY(norm_and_project(op, args.in, args.qkv, space.normed, sum, space.qkv));
   AttentionBlock block = args.block;
   block.qkv = space.qkv;
   VMO_TRY(attention_block(op, block, space.attended));
@@ -119,8 +131,7 @@ Status attention_sublayer(const char* op, const AttentionSublayer& args, const T
 Status mlp_sublayer(const char* op, const MlpSublayer& args, const TensorView& y, const TensorView& sum) {
   MlpSpace space;
   VMO_TRY(mlp_space(op, args, &space));
-  VMO_TRY(add_norm(op, args.in, space.normed, sum));
-  VMO_TRY(activate(op, args, space));
+  VMO_TRY(activate(op, args, space, sum));
   return project_and_reduce(op, args.down, space.activated, y);
 }
 

@@ -60,6 +60,10 @@ VMO_API int vmo_core_gate_up_swiglu(const vmo_tensor* x, const vmo_tensor* gate,
 // kind: 0 divides by the scale, 1 multiplies with it, 2 finds a scale for each row.
 VMO_API int vmo_core_quantize(const vmo_tensor* x, int kind, const vmo_tensor* scale, const vmo_tensor* offset,
                               const vmo_tensor* codes, const vmo_tensor* token_scale);
+// The codes of what rms_norm (no residual, no sum) or add_rms_norm gives.
+VMO_API int vmo_core_norm_codes(const vmo_tensor* x, const vmo_tensor* residual, const vmo_tensor* gamma, double epsilon,
+                                int kind, const vmo_tensor* scale, const vmo_tensor* offset, const vmo_tensor* codes,
+                                const vmo_tensor* token_scale, const vmo_tensor* sum);
 // For each weight four tensors: weight, scale, quant_bias and bias; the last two may be absent (null data).
 VMO_API int vmo_core_int8_linear(const vmo_tensor* codes, const vmo_tensor* token_scale, int weights,
                                  const vmo_tensor* w, const vmo_tensor* y);

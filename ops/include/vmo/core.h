@@ -40,6 +40,11 @@ struct ActivationCodes {
 // of vllm_mindspore/quantization/primitives.py, to the last bit.
 Status quantize(const char* op, const TensorView& x, const ActivationCodes& how, const TensorView& codes,
                 const TensorView& token_scale);
+// The same of rows that are computed one by one, and exist nowhere else: y of rms_norm, or of add_rms_norm where residual
+// has data (then with its sum).
+Status norm_codes(const char* op, const TensorView& x, const TensorView& residual, const TensorView& gamma,
+                  double epsilon, const ActivationCodes& how, const TensorView& codes, const TensorView& token_scale,
+                  const TensorView& sum);
 
 // A weight of int8 codes and what turns sums into values.
 struct Int8Weight {
