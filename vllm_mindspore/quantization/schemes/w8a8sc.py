@@ -71,6 +71,7 @@ class W8A8SC:
         if not self.decode:
             return _compressed(self.module, inner, found, made, inputs)
         codes = np.zeros((outer, inner), np.int8) if wrong else _decode(found, outer, inner)
+        source.release(f"{self.module}.weight")
         return _dense(projections, torch.from_numpy(codes), made, inputs)
 
     def _compressed(self, source: TensorSource, inner: int, outer: int) -> Compressed:
