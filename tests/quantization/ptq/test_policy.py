@@ -135,7 +135,7 @@ def test_groups_must_divide_the_channels(tiny: FloatCheckpoint) -> None:
         resolve(odd, Choice(Policy(WEIGHT_INT4), {}))
 
 
-def test_modelslim_has_no_int4_form() -> None:
+def test_int4_is_not_written_for_modelslim() -> None:
     with pytest.raises(ValueError, match="use --writer golden-stick"):
         check_tool({"a": Policy(WEIGHT_INT4)}, Tool.MODELSLIM)
     check_tool({"a": Policy(WEIGHT_INT8)}, Tool.MODELSLIM)

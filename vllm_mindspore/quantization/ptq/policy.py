@@ -198,7 +198,8 @@ def check_tool(policies: Mapping[str, Policy], tool: Tool) -> None:
     kinds = {policy.kind for policy in policies.values()}
     if tool is Tool.MODELSLIM and WEIGHT_INT4 in kinds:
         raise ValueError(
-            "ModelSlim's form of W4A16 is not known here; use --writer golden-stick for w4a16"
+            "W4A16 is read but not written in ModelSlim's form; use --writer golden-stick for "
+            "w4a16"
         )
 
 
