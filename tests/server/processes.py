@@ -52,7 +52,7 @@ class Family:
                     process.status() != psutil.STATUS_ZOMBIE
                 ):  # nobody collects orphans in a container
                     running.append(process)
-        assert not running
+        assert not running, running
         assert not [str(item) for item in self.shared_memory if item.exists()]
 
 
