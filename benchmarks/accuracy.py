@@ -71,7 +71,6 @@ def _variant(scheme: str, suppression: str, *, close: bool = False) -> Variant:
 
 DENSE = "w8a8, none"
 """What sparse variants are compared with in the plots."""
-_CACHE = ("--kv-cache-scheme", "int8")
 VARIANTS = (
     Variant("float", ()),
     _variant("w8a8", "none"),
@@ -82,8 +81,7 @@ VARIANTS = (
     Variant("w4a16", ("--scheme", "w4a16")),
     *(_sparse(_DRAWN, share) for share in (0.3, 0.5, 0.6, 0.7)),
     _sparse("w8a8sc", RECOMMENDED),
-    Variant("c8", ("--scheme", "float", *_CACHE)),
-    Variant("w8a8, smooth, c8", (*_variant("w8a8", "smooth").options, *_CACHE)),
+    Variant("c8", ("--scheme", "float", "--kv-cache-scheme", "int8")),
 )
 
 
