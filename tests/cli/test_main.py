@@ -85,7 +85,7 @@ def test_refusal_reaches_the_user_of_serve(tiny_model: Path) -> None:
         check=False,
     )
     assert result.returncode != 0
-    assert "is not supported by vllm-mindspore" in result.stderr
+    assert "its weights are plain. Drop --quantization" in result.stderr
 
 
 def test_contradicting_files_are_told_to_the_user_of_serve(
