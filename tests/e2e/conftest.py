@@ -69,8 +69,8 @@ def engine() -> Iterator[Engine]:
         return engines[key]
 
     yield get
+    gc.freeze()  # every engine that ends collects garbage: seconds among the objects of all others
     engines.clear()
-    gc.collect()
 
 
 @pytest.fixture(scope="session")
