@@ -17,8 +17,8 @@ constexpr int64_t kFewPanelBytes = 32 << 10;    // of decoded weights that few r
 constexpr int64_t kManyPanelBytes = 512 << 10;  // that many rows use again: half of a usual second-level cache
 constexpr int64_t kRowsPerTask = 192;
 constexpr int64_t kInlineWork = 1 << 15;  // multiply-adds below which waking a thread costs more
-constexpr int64_t kPanelTasks = 4, kSumTasks = 8;  // for each thread: a late one leaves more to the others
-constexpr int kMostPieces = 4;            // of an output tile
+constexpr int64_t kTasks = 4;             // for each thread: a late one leaves more to the others
+constexpr int kMostPieces = 4;            // of an output tile: each but the first counts the values before it
 constexpr int kPanelStep = 8;             // outputs
 
 int64_t padded(int64_t inputs) { return tiles_along(inputs, kSparseWord) * kSparseWord; }
@@ -66,11 +66,10 @@ Int8LinearArgs part_of(const Int8LinearArgs& args, size_t element, int weight, i
   return part;
 }
 
-// `tasks`: wanted for each thread.
-Cut choose_cut(const Int8LinearArgs& args, int64_t tasks, int64_t row_limit) {
+Cut choose_cut(const Int8LinearArgs& args, int64_t row_limit) {
   int64_t tiles = 0;
   for (int i = 0; i < args.weights; ++i) tiles += tiles_along(args.cols[i], kSparseRows);
-  const int64_t wanted = tasks * num_threads();
+  const int64_t wanted = kTasks * num_threads();
   Cut cut{1, args.rows};
   while (cut.pieces < kMostPieces && tiles * cut.pieces < wanted) cut.pieces *= 2;
   if (args.rows > row_limit && tiles * cut.pieces < wanted) cut.row_step = row_limit;
@@ -105,7 +104,7 @@ void for_outputs(const Int8LinearArgs& args, const Cut& cut, Body body) {
 void run_panels(const ElementKernels& kernels, const SparseKernels& sparse, size_t element, const Int8LinearArgs& args) {
   const int64_t ld = padded(args.inner), budget = args.packed != nullptr ? kManyPanelBytes : kFewPanelBytes;
   const auto most = static_cast<int>(std::clamp<int64_t>(budget / ld / kPanelStep * kPanelStep, kPanelStep, kSparseRows));
-  for_outputs(args, choose_cut(args, kPanelTasks, kRowsPerTask), [&](const Outputs& outputs, int64_t m0, int64_t m1) {
+  for_outputs(args, choose_cut(args, kRowsPerTask), [&](const Outputs& outputs, int64_t m0, int64_t m1) {
     const SparseTiles tiles = tiles_of(args, outputs.weight);
     SparseCursor* cursors = open_row(sparse, tiles, outputs);
     auto* panel = static_cast<int8_t*>(scratch(ScratchSlot::kSparse, static_cast<size_t>(most * ld)));
@@ -154,7 +153,7 @@ void run_sums(const ElementKernels& kernels, const SparseKernels& sparse, size_t
   const PaddedRows x = padded_rows(args);
   const int most = sparse_sum_cols(args.rows), rows = static_cast<int>(args.rows);
   constexpr int kStored = 64;  // columns
-  for_outputs(args, choose_cut(args, kSumTasks, args.rows), [&](const Outputs& outputs, int64_t, int64_t) {
+  for_outputs(args, choose_cut(args, args.rows), [&](const Outputs& outputs, int64_t, int64_t) {
     const SparseTiles tiles = tiles_of(args, outputs.weight);
     SparseCursor* cursors = open_row(sparse, tiles, outputs);
     alignas(64) int32_t sums[kSparseRows * kSparseSumRows];

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 
 import mindspore as ms
 import pytest
+from mindspore.ops.auto_generate import gen_ops_prim
 
 from vllm_mindspore.device.kernel_library import kernel_library, library_path
-from vllm_mindspore.device.runtime import start_runtime
+from vllm_mindspore.device.runtime import int8_caches_allowed, start_runtime
+from vllm_mindspore.quantization.ptq.calibration_layer import one_operator_at_a_time
 
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -36,6 +38,17 @@ def test_mindspore_compiles_graphs_and_loads_our_kernels() -> None:
     assert ms.get_context("mode") == ms.GRAPH_MODE
     assert ms.get_context("device_target") == "CPU"
     assert os.environ["MS_OP_PLUGIN_PATH"] == str(library_path())
+
+
+@pytest.mark.usefixtures("mindspore_runtime")
+def test_int8_caches_leave_pynative_as_it_was() -> None:
+    with int8_caches_allowed():
+        pass
+    rows, angles = ms.ops.ones((2, 32), ms.float16), ms.ops.ones((2, 16), ms.float16)
+    with one_operator_at_a_time():
+        positions = ms.ops.zeros(2, ms.int32)
+        rope = gen_ops_prim.ApplyRotaryPosEmb(2)
+        assert rope(rows, rows, angles, angles, positions)[0].shape == (2, 32)
 
 
 def test_the_first_operator_leaves_no_trace(run_python: RunPython) -> None:

@@ -194,8 +194,8 @@ def _ranks(args: argparse.Namespace) -> int:
 
 
 def _choice(args: argparse.Namespace) -> Choice:
+    from vllm_mindspore.model_executor.models.layout import HEAD
     from vllm_mindspore.quantization.ptq.policy import Choice, Suppression
-    from vllm_mindspore.quantization.ptq.structure import HEAD
 
     schemes = dict(_policy_option(text) for text in args.layer_policy)
     if args.group_size and "w4a16" not in (args.scheme, *schemes.values()):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Iterator
 from functools import cache
 
 import mindspore as ms
@@ -55,10 +56,20 @@ def _configure_mindspore() -> None:
     _prime_numpy_interface()
 
 
-def allow_int8_caches() -> None:
-    """MindSpore's own inference takes int8 caches in PagedAttention only with this option, which
-    users of an NPU have on; on CPU nothing else depends on it."""
-    ms.set_context(jit_config={"jit_level": "O0", "infer_boost": "on"})
+@contextlib.contextmanager
+def int8_caches_allowed() -> Iterator[None]:
+    """MindSpore's own inference takes int8 caches in PagedAttention only with the option
+    `infer_boost`, which users of an NPU have on. While it is on, PyNative looks for kernels that
+    no CPU has."""
+    _set_infer_boost("on")
+    try:
+        yield
+    finally:
+        _set_infer_boost("off")
+
+
+def _set_infer_boost(value: str) -> None:
+    ms.set_context(jit_config={"jit_level": "O0", "infer_boost": value})
 
 
 def _prime_numpy_interface() -> None:

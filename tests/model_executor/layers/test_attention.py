@@ -26,7 +26,7 @@ from tests.model_executor.layers.weights import (
     varying,
 )
 from vllm_mindspore import bridge
-from vllm_mindspore.device.runtime import allow_int8_caches
+from vllm_mindspore.device.runtime import int8_caches_allowed
 from vllm_mindspore.model_executor.layers.attention import (
     CacheCodes,
     ChainAttention,
@@ -223,7 +223,6 @@ def test_paged_steps_equal_the_dense_formula(dtype: torch.dtype, fused: bool, na
 @pytest.mark.parametrize("name", ["qk_norm", "interleaved"])
 def test_int8_caches_are_the_same_fused_and_as_a_chain(name: str, dtype: torch.dtype) -> None:
     """To the last bit, codes and results, where scales are numbers of the model's dtype."""
-    allow_int8_caches()
     config, source = CONFIGS[name], RandomSource(dtype)
     size, rotary = config.kv_size, Rotary.make(config)
     for part in ("k_proj", "v_proj"):
@@ -237,7 +236,8 @@ def test_int8_caches_are_the_same_fused_and_as_a_chain(name: str, dtype: torch.d
         builder = LayerBuilder(source=source, fused=fused, quantization=Int8Cached())
         graph = flat(build_attention(builder, "attn", config), dtype, dtype, config, torch.int8)
         caches = [torch.full(shape, 99, dtype=torch.int8) for _ in range(2)]
-        rows = paged(graph, sequences, rotary, dtype, tuple(map(tensor, caches)))
+        with int8_caches_allowed():
+            rows = paged(graph, sequences, rotary, dtype, tuple(map(tensor, caches)))
         found.append([*rows, *caches])
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
     assert len(found[0][2].unique()) > 20, "keys use few codes"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from vllm_mindspore.model_executor.models.layout import Linear
 from vllm_mindspore.quantization.ptq import folding
 from vllm_mindspore.quantization.ptq.smoothing import Smoothing
 from vllm_mindspore.quantization.ptq.structure import Group, Rows
@@ -19,7 +20,7 @@ def wide(values: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_into_a_norm(dtype: torch.dtype, rng: np.random.Generator) -> None:
     """Exactly the products of before, whatever the norm's weight is rounded to."""
-    group = Group(("a", "b"), 12, (5, 3), bias=False, norm="norm")
+    group = Group((Linear("a", 12, 5), Linear("b", 12, 3)), norm="norm")
     norm = torch.from_numpy(rng.uniform(0.5, 2, 12)).to(dtype).float().numpy()
     norm[4] = 0.0
     arrays = {
@@ -43,7 +44,7 @@ def test_into_rows_of_grouped_heads(rng: np.random.Generator) -> None:
     """Attention that mixes tokens and repeats value heads, with biases."""
     heads, kv_heads, size, hidden = 6, 2, 4, 10
     rows = Rows("v", 0, kv_heads * size, size, heads // kv_heads)
-    group = Group(("o",), heads * size, (hidden,), bias=False, rows=rows)
+    group = Group((Linear("o", heads * size, hidden),), rows=rows)
     arrays = {
         "v.weight": rng.standard_normal((kv_heads * size, hidden)).astype(np.float32),
         "v.bias": rng.standard_normal(kv_heads * size).astype(np.float32),
@@ -70,7 +71,7 @@ def test_into_rows_of_grouped_heads(rng: np.random.Generator) -> None:
 
 def test_into_the_lower_rows_of_one_tensor(rng: np.random.Generator) -> None:
     rows = Rows("gate_up", 3, 3)
-    group = Group(("down",), 3, (2,), bias=False, rows=rows)
+    group = Group((Linear("down", 3, 2),), rows=rows)
     arrays = {
         "gate_up.weight": np.ones((6, 4), np.float32),
         "down.weight": np.ones((2, 3), np.float32),
@@ -81,6 +82,6 @@ def test_into_the_lower_rows_of_one_tensor(rng: np.random.Generator) -> None:
 
 
 def test_nothing_takes_up_factors_of_the_heads_input() -> None:
-    group = Group(("lm_head",), 3, (2,), bias=False)
+    group = Group((Linear("lm_head", 3, 2),))
     with pytest.raises(ValueError, match="nothing before lm_head"):
         folding.fold({}, group, Smoothing.none(3), torch.float32)

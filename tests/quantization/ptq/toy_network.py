@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
 
+from vllm_mindspore.model_executor.models.layout import Linear
 from vllm_mindspore.quantization.ptq.batches import Batch, OnCache, OnInput
 from vllm_mindspore.quantization.ptq.structure import Group, Rows
 
@@ -39,15 +40,18 @@ def written(kind: str) -> dict[str, npt.NDArray[Any]]:
 def groups(index: int) -> list[Group]:
     """Of a layer."""
     layer = f"model.layers.{index}"
-    qkv = tuple(f"{layer}.self_attn.{name}_proj" for name in "qkv")
-    gate_up = (f"{layer}.mlp.gate_proj", f"{layer}.mlp.up_proj")
+
+    def linears(inner: int, outer: int, *names: str) -> tuple[Linear, ...]:
+        return tuple(Linear(f"{layer}.{name}_proj", inner, outer) for name in names)
+
     rows = Rows(f"{layer}.mlp.up_proj", 0, INNER)
     norms = [f"{layer}.{name}_layernorm.weight" for name in ("input", "post_attention")]
+    qkv = (f"self_attn.{name}" for name in "qkv")
     return [
-        Group(qkv, HIDDEN, (HIDDEN,) * 3, bias=False, norm=norms[0]),
-        Group((f"{layer}.self_attn.o_proj",), HIDDEN, (HIDDEN,), bias=False),
-        Group(gate_up, HIDDEN, (INNER,) * 2, bias=False, norm=norms[1]),
-        Group((f"{layer}.mlp.down_proj",), INNER, (HIDDEN,), bias=False, rows=rows),
+        Group(linears(HIDDEN, HIDDEN, *qkv), norm=norms[0]),
+        Group(linears(HIDDEN, HIDDEN, "self_attn.o")),
+        Group(linears(HIDDEN, INNER, "mlp.gate", "mlp.up"), norm=norms[1]),
+        Group(linears(INNER, HIDDEN, "mlp.down"), rows=rows),
     ]
 
 

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from vllm_mindspore.checkpoint_checks import check_compressed
 from vllm_mindspore.device.kernel_library import kernel_library
 from vllm_mindspore.device.memory import give_back_free_memory
 from vllm_mindspore.device.rank_group import RankGroup
-from vllm_mindspore.device.runtime import allow_int8_caches
+from vllm_mindspore.device.runtime import int8_caches_allowed
 from vllm_mindspore.model_executor.backends.base import CacheShape, Classifier, GraphInputs
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.model_loader import rank_files
@@ -72,6 +73,7 @@ class NativeBackend:
         self._block_size = vllm_config.cache_config.block_size
         self._asked_cache_dtype = vllm_config.cache_config.cache_dtype
         self._caches: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._inference: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         self.weight_bytes = 0
         self.classifier: Classifier | None = None
         self.adapters: AdapterSlots | None = None
@@ -101,6 +103,8 @@ class NativeBackend:
         self.weight_bytes = source.num_bytes + model.decoder.table_bytes
         if self.adapters is not None:
             self.weight_bytes += self.adapters.num_bytes
+        if plan.int8_cache and not self._fused:
+            self._inference = int8_caches_allowed
         self._declare_shapes(dtype)
         logger.info(
             "%s: %d layers, %.2f GB of %s weights, %s kernels",
@@ -138,7 +142,7 @@ class NativeBackend:
         """One graph call for prefill, chunked prefill, decode and any mix of them."""
         arrays = [bridge.from_numpy(array) for array in inputs.arrays()]
         slots = [] if adapters is None else [bridge.from_numpy(adapters)]
-        with _kernel_errors():
+        with self._inference(), _kernel_errors():
             return self._decoder(*arrays, *self._caches, *slots)
 
     def hidden_states(self, hidden: Tensor) -> torch.Tensor:
@@ -199,10 +203,7 @@ class NativeBackend:
         kv_cache.check(description, dtype, self._asked_cache_dtype)
         if isinstance(found, Description | SparseDescription):
             found.check(str(dtype).removeprefix("torch."))
-        plan = plan_of(found, self._rank, decode=envs.SPARSE_DECODE.get())
-        if plan.int8_cache and not self._fused:
-            allow_int8_caches()
-        return plan
+        return plan_of(found, self._rank, decode=envs.SPARSE_DECODE.get())
 
     def _declare_shapes(self, dtype: ms.Type) -> None:
         """Marks every varying dimension, so that one compilation serves all steps."""

@@ -6,7 +6,6 @@ What models really take is decided where their layers are made; `tests` hold bot
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vllm_mindspore.model_executor.models.config import DecoderConfig
@@ -15,7 +14,8 @@ from vllm_mindspore.quantization.sparse_description import fused_name
 DECODER_PREFIX = "model."
 """Of the names of a decoder in a whole model."""
 
-_EMBEDDING, _HEAD = f"{DECODER_PREFIX}embed_tokens", "lm_head"
+HEAD = "lm_head"
+_EMBEDDING = f"{DECODER_PREFIX}embed_tokens"
 _NORMS = ("input_layernorm", "post_attention_layernorm")
 _NORMS_BEHIND = {"glm4": ("post_self_attn_layernorm", "post_mlp_layernorm")}
 
@@ -56,14 +56,14 @@ def layout_of(model_type: str, config: DecoderConfig) -> Layout:
     linears: list[tuple[Linear, ...]] = []
     for index in range(config.num_layers):
         name = f"{DECODER_PREFIX}layers.{index}"
-        linears += _linears(name, config)
+        linears += layer_linears(name, config)
         norms = (*_NORMS, *_NORMS_BEHIND.get(model_type, ()))
         floats |= {f"{name}.{norm}.weight": (hidden,) for norm in norms}
         if config.attention.qk_norm:
             head = (config.attention.head_dim,)
             floats |= {f"{name}.self_attn.{part}_norm.weight": head for part in "qk"}
     if not config.tied_embeddings:
-        linears.append((Linear(_HEAD, hidden, config.vocab_size),))
+        linears.append((Linear(HEAD, hidden, config.vocab_size),))
     return Layout(tuple(linears), floats)
 
 
@@ -77,19 +77,21 @@ def fused_sizes(layout: Layout) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _linears(name: str, config: DecoderConfig) -> Iterator[tuple[Linear, ...]]:
+def layer_linears(name: str, config: DecoderConfig) -> tuple[tuple[Linear, ...], ...]:
+    """Those of decoder layer `name` in the order in which they are computed: query, key and value;
+    the output; gate and up, or the one tensor that holds both; down."""
     attention, hidden, inner = config.attention, config.hidden_size, config.intermediate_size
     query, key = attention.query_size, attention.kv_size
-    yield tuple(
+    qkv = tuple(
         Linear(f"{name}.self_attn.{part}_proj", hidden, size, attention.bias)
         for part, size in (("q", query), ("k", key), ("v", key))
     )
-    yield (Linear(f"{name}.self_attn.o_proj", query, hidden, attention.output_bias),)
+    output = (Linear(f"{name}.self_attn.o_proj", query, hidden, attention.output_bias),)
+    sizes = {"gate": inner, "up": inner}
     if config.one_gate_up_tensor:
-        yield (Linear(f"{name}.mlp.gate_up_proj", hidden, 2 * inner),)
-    else:
-        yield tuple(
-            Linear(f"{name}.mlp.{part}_proj", hidden, inner, config.mlp_bias)
-            for part in ("gate", "up")
-        )
-    yield (Linear(f"{name}.mlp.down_proj", inner, hidden, config.mlp_bias),)
+        sizes = {"gate_up": 2 * inner}
+    gate_up = tuple(
+        Linear(f"{name}.mlp.{part}_proj", hidden, size, config.mlp_bias)
+        for part, size in sizes.items()
+    )
+    return qkv, output, gate_up, (Linear(f"{name}.mlp.down_proj", inner, hidden, config.mlp_bias),)

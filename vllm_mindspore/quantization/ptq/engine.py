@@ -15,6 +15,7 @@ import torch
 
 from vllm_mindspore.device.runtime import start_runtime
 from vllm_mindspore.device.threads import threads_per_rank
+from vllm_mindspore.model_executor.models.layout import HEAD
 from vllm_mindspore.quantization.ptq import layer_quantizer, stored
 from vllm_mindspore.quantization.ptq.batches import Batch, Floats, batches
 from vllm_mindspore.quantization.ptq.calibration_layer import (
@@ -26,7 +27,7 @@ from vllm_mindspore.quantization.ptq.layer_quantizer import LayerQuantizer, Quan
 from vllm_mindspore.quantization.ptq.quantized_group import GroupInput
 from vllm_mindspore.quantization.ptq.smoothing import Smoothing
 from vllm_mindspore.quantization.ptq.statistics import InputStatistics
-from vllm_mindspore.quantization.ptq.structure import HEAD, attention_name, head_group, layer_groups
+from vllm_mindspore.quantization.ptq.structure import attention_name, head_group, layer_groups
 from vllm_mindspore.quantization.ptq.work_folder import WorkFolder
 
 Hidden = list[tuple[Batch, Floats]]

@@ -18,7 +18,8 @@ from vllm_mindspore.model_executor.model_loader.mapped_file import TORCH_DTYPES,
 from vllm_mindspore.model_executor.model_loader.quantization_files import read_description
 from vllm_mindspore.model_executor.models import registry
 from vllm_mindspore.model_executor.models.config import DecoderConfig, decoder_config
-from vllm_mindspore.quantization.ptq.structure import HEAD, all_groups
+from vllm_mindspore.model_executor.models.layout import HEAD
+from vllm_mindspore.quantization.ptq.structure import all_groups
 
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm"

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vllm_mindspore import __version__
+from vllm_mindspore.model_executor.models.layout import HEAD
 from vllm_mindspore.quantization.description import Tool
 from vllm_mindspore.quantization.ptq import policy as policies_module
 from vllm_mindspore.quantization.ptq.float_checkpoint import FloatCheckpoint
 from vllm_mindspore.quantization.ptq.policy import Policy
-from vllm_mindspore.quantization.ptq.structure import HEAD
 
 HEAD_PART = "head"
 

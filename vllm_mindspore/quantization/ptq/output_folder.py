@@ -14,12 +14,12 @@ from typing import Any
 
 from vllm_mindspore import __version__
 from vllm_mindspore.model_executor.model_loader import strict_json
+from vllm_mindspore.model_executor.models.layout import HEAD
 from vllm_mindspore.quantization.description import C8, CACHE_KEYS, FLOAT, WEIGHT_INT4, Tool
 from vllm_mindspore.quantization.ptq import report, report_page, tensor_files, work_folder
 from vllm_mindspore.quantization.ptq.job import HEAD_PART, Job
 from vllm_mindspore.quantization.ptq.policy import Policy
 from vllm_mindspore.quantization.ptq.report import NOT_MEASURED, Evaluation, Origin, Sizes
-from vllm_mindspore.quantization.ptq.structure import HEAD
 from vllm_mindspore.quantization.ptq.tensor_files import Entry
 from vllm_mindspore.quantization.ptq.work_folder import WorkFolder
 

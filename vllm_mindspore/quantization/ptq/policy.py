@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vllm_mindspore.model_executor.models.config import DecoderConfig
+from vllm_mindspore.model_executor.models.layout import HEAD
 from vllm_mindspore.quantization.description import (
     DYNAMIC,
     FLOAT,
@@ -25,7 +26,7 @@ from vllm_mindspore.quantization.description import (
 )
 from vllm_mindspore.quantization.ptq.smoothing import ALPHA, ALPHA_GRID
 from vllm_mindspore.quantization.ptq.sparsity import Method, Sparsity
-from vllm_mindspore.quantization.ptq.structure import HEAD, Group, all_groups, contains, matches
+from vllm_mindspore.quantization.ptq.structure import Group, all_groups, contains, matches
 
 SCHEMES = {
     "w8a8": STATIC,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which linear layers of a decoder share an input, and what computes that input."""
+"""What computes the inputs of a decoder's linear layers; which layers share one, says `layout`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import re
 from dataclasses import dataclass
 
 from vllm_mindspore.model_executor.models.config import DecoderConfig
-
-HEAD = "lm_head"
+from vllm_mindspore.model_executor.models.layout import HEAD, Linear, layer_linears
 
 # Last names of Golden Stick's older networks, which policies of users still say.
 _LEGACY_NAMES = {
@@ -46,24 +45,33 @@ class Group:
     """Linear layers that are computed together, from one input.
 
     Attributes:
-        names: their modules.
-        in_features: K.
-        out_features: N of each.
-        bias: whether they have biases.
+        linears: those layers.
         norm: the norm whose weight multiplies the input's channels, or None.
         rows: the linear layer whose rows do, or None.
     """
 
-    names: tuple[str, ...]
-    in_features: int
-    out_features: tuple[int, ...]
-    bias: bool
+    linears: tuple[Linear, ...]
     norm: str | None = None
     rows: Rows | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their modules."""
+        return tuple(linear.name for linear in self.linears)
+
+    @property
+    def in_features(self) -> int:
+        """K."""
+        return self.linears[0].in_features
+
+    @property
+    def bias(self) -> bool:
+        """Whether they have biases."""
+        return self.linears[0].bias
+
     def parts(self) -> list[tuple[str, int]]:
         """Name and N of each."""
-        return list(zip(self.names, self.out_features, strict=True))
+        return [(linear.name, linear.out_features) for linear in self.linears]
 
 
 def layer_name(index: int) -> str:
@@ -78,27 +86,25 @@ def attention_name(index: int) -> str:
 
 def layer_groups(config: DecoderConfig, index: int) -> list[Group]:
     """The linear layers of one decoder layer, in the order in which they are computed."""
-    layer = layer_name(index)
-    attention, mlp = config.attention, f"{layer}.mlp"
-    hidden, inner, block = config.hidden_size, config.intermediate_size, f"{layer}.self_attn"
-    query, keys = attention.query_size, attention.kv_size
+    layer, attention = layer_name(index), config.attention
+    qkv, output, gate_up, down = layer_linears(layer, config)
     repeats = attention.num_heads // attention.num_kv_heads
-    values = Rows(f"{block}.v_proj", 0, keys, attention.head_dim, repeats)
-    qkv = tuple(f"{block}.{name}_proj" for name in "qkv")
+    values = Rows(qkv[-1].name, 0, attention.kv_size, attention.head_dim, repeats)
+    # One tensor holds the rows of gate before those of up.
+    first = gate_up[-1].out_features - config.intermediate_size
+    up = Rows(gate_up[-1].name, first, config.intermediate_size)
     return [
-        Group(
-            qkv, hidden, (query, keys, keys), attention.bias, norm=f"{layer}.input_layernorm.weight"
-        ),
-        Group((f"{block}.o_proj",), query, (hidden,), attention.output_bias, rows=values),
-        _gate_up(config, mlp, f"{layer}.post_attention_layernorm.weight"),
-        Group((f"{mlp}.down_proj",), inner, (hidden,), config.mlp_bias, rows=_up(config, mlp)),
+        Group(qkv, norm=f"{layer}.input_layernorm.weight"),
+        Group(output, rows=values),
+        Group(gate_up, norm=f"{layer}.post_attention_layernorm.weight"),
+        Group(down, rows=up),
     ]
 
 
 def head_group(config: DecoderConfig) -> Group:
     """The language model's head. Nothing before it can take up factors of its input: the head of a
     tied model is the embedding as well, and that of others is not worth a case of its own."""
-    return Group((HEAD,), config.hidden_size, (config.vocab_size,), bias=False)
+    return Group((Linear(HEAD, config.hidden_size, config.vocab_size),))
 
 
 def all_groups(config: DecoderConfig, *, head: bool) -> list[Group]:
@@ -120,18 +126,3 @@ def matches(pattern: re.Pattern[str], name: str) -> bool:
 def _spellings(name: str) -> tuple[str, str]:
     parent, dot, last = name.rpartition(".")
     return name, f"{parent}{dot}{_LEGACY_NAMES.get(last, last)}"
-
-
-def _gate_up(config: DecoderConfig, mlp: str, norm: str) -> Group:
-    hidden, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-    if config.one_gate_up_tensor:
-        return Group((f"{mlp}.gate_up_proj",), hidden, (2 * inner,), bias, norm=norm)
-    names = (f"{mlp}.gate_proj", f"{mlp}.up_proj")
-    return Group(names, hidden, (inner, inner), bias, norm=norm)
-
-
-def _up(config: DecoderConfig, mlp: str) -> Rows:
-    inner = config.intermediate_size
-    if config.one_gate_up_tensor:
-        return Rows(f"{mlp}.gate_up_proj", inner, inner)
-    return Rows(f"{mlp}.up_proj", 0, inner)
