@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ranks exchange outside graphs, between real processes (ops/tests has the kernels)."""
+"""What expected one of outside graphs, between real processes (ops/tests has the kernels)."""
 
 from __future__ import annotations
 
@@ -87,5 +87,5 @@ def test_one_rank_exchanges_with_nobody() -> None:
 
 def test_other_types_are_refused() -> None:
     group = RankGroup.form(kernel_library(), 0, 1, None)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"float32, float16, uint8; found int32"):
+    with pytest.raises(TypeError, match=r"float32, float16, .*; found int32"):
         group.all_reduce(np.zeros(3, np.int32))

@@ -56,66 +56,42 @@ def folder(int8_cache: Int8Cache, tmp_path_factory: pytest.TempPathFactory) -> P
     return quantized.write(tmp_path_factory.mktemp("cache") / "model", torch.float16, scales)
 
 
+FIRST = ("qwen3", "float", "fp16")
 CASES = [
-    ("qwen3", "float", "fp16"),
-    ("llama", "mixed", "bf16"),
+    (*FIRST, "fused"),
+    (*FIRST, "chain"),
+    ("llama", "mixed", "bf16", "fused"),
     *(
         pytest.param(*case, marks=pytest.mark.full)
         for case in (
-            ("qwen3", "dynamic", "bf16"),
-            ("glm", "mixed", "fp16"),  # partial rotation, gate and up in one tensor
-            ("glm4", "float", "bf16"),  # layers of more than two halves
-            ("ernie4_5", "float", "fp16"),
+            ("llama", "mixed", "bf16", "chain"),
+            ("qwen3", "dynamic", "bf16", "fused"),
+            ("glm", "mixed", "fp16", "fused"),  # partial rotation, gate and up in one tensor
+            ("glm4", "float", "bf16", "fused"),  # layers of more than two halves
+            ("ernie4_5", "float", "fp16", "fused"),
         )
     ),
 ]
 
 
-@pytest.mark.parametrize(("name", "policy", "dtype_name"), CASES)
+@pytest.mark.parametrize(("name", "policy", "dtype_name", "kernels"), CASES)
 def test_logprobs(
     name: str,
     policy: str,
     dtype_name: str,
-    int8_cache: Int8Cache,
-    folder: Path,
-    engine: Engine,
-    tmp_path: Path,
-) -> None:
-    check_logprobs(name, policy, dtype_name, int8_cache, folder, engine, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "policy", "dtype_name"),
-    [CASES[0], pytest.param("llama", "mixed", "bf16", marks=pytest.mark.full)],
-)
-def test_logprobs_of_the_primitive_chain(
-    name: str,
-    policy: str,
-    dtype_name: str,
+    kernels: str,
     int8_cache: Int8Cache,
     folder: Path,
     engine: Engine,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What an NPU runs: QuantV2 before ReshapeAndCache, PagedAttention with antiquant_scale."""
-    monkeypatch.setenv("VLLM_MS_FUSED_KERNELS", "0")
-    check_logprobs(name, policy, dtype_name, int8_cache, folder, engine, tmp_path)
-
-
-def check_logprobs(
-    name: str,
-    policy: str,
-    dtype_name: str,
-    int8_cache: Int8Cache,
-    folder: Path,
-    engine: Engine,
-    tmp_path: Path,
-) -> None:
-    """As far from float32 as transformers is in that dtype, codes that change included."""
+    """As far from float32 as transformers is in that dtype, codes that change included. The chain
+    is what an NPU runs: QuantV2 before ReshapeAndCache, PagedAttention with antiquant_scale."""
+    monkeypatch.setenv("VLLM_MS_FUSED_KERNELS", str(int(kernels == "fused")))
     dtype = DTYPES[dtype_name]
     quantized, scales = int8_cache(name, policy)
-    if (name, policy, dtype_name) != CASES[0]:
+    if (name, policy, dtype_name) != FIRST:
         folder = quantized.write(tmp_path / "quantized", dtype, scales)
     exact, rounded = (quantized.reference(kind, scales) for kind in (torch.float32, dtype))
     without = quantized.reference(torch.float32)

@@ -14,10 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from vllm_mindspore.device.kernel_library import KernelLibrary, KernelLibraryError
-
-# vmo::DType of what is exchanged; anything else travels as bytes.
-_DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.uint8): 6}
-_MAX_RANK = 8
+from vllm_mindspore.device.tensor_view import TensorView, view_of
 
 
 class Exchange(Protocol):
@@ -77,32 +74,34 @@ class RankGroup:
 
     def broadcast(self, values: np.ndarray) -> None:
         """Gives the other ranks what rank 0 has in `values`, a gap-free array of the same size."""
-        view = _view(values.reshape(-1).view(np.uint8))
+        view = view_of(values.reshape(-1).view(np.uint8))
         self._check(self._functions.vmo_broadcast(ctypes.byref(view), 0))
 
     def gather_columns(self, part: np.ndarray, columns: int) -> np.ndarray | None:
         """On rank 0 the first `columns` of all ranks' `part` [rows, N] side by side, elsewhere
         None."""
-        given = _view(part)
+        given = view_of(part)
         if self.index > 0:
             self._check(self._functions.vmo_gather_columns(ctypes.byref(given), None))
             return None
         found = np.empty((len(part), columns), part.dtype)
         self._check(
-            self._functions.vmo_gather_columns(ctypes.byref(given), ctypes.byref(_view(found)))
+            self._functions.vmo_gather_columns(ctypes.byref(given), ctypes.byref(view_of(found)))
         )
         return found
 
     def all_reduce(self, values: np.ndarray) -> None:
         """Replaces float32 or float16 `values` by the sum over all ranks."""
-        view = _view(values)
+        view = view_of(values)
         self._check(self._functions.vmo_all_reduce(ctypes.byref(view), ctypes.byref(view)))
 
     def all_gather(self, values: np.ndarray) -> np.ndarray:
         """The `values` [d0, ...] of all ranks one after the other."""
         found = np.empty((self.count * len(values), *values.shape[1:]), values.dtype)
         self._check(
-            self._functions.vmo_all_gather(ctypes.byref(_view(values)), ctypes.byref(_view(found)))
+            self._functions.vmo_all_gather(
+                ctypes.byref(view_of(values)), ctypes.byref(view_of(found))
+            )
         )
         return found
 
@@ -114,35 +113,8 @@ class RankGroup:
             raise KernelLibraryError(self._library.last_error())
 
 
-class _TensorView(ctypes.Structure):
-    """vmo::TensorView."""
-
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("dtype", ctypes.c_int32),
-        ("ndim", ctypes.c_int32),
-        ("shape", ctypes.c_int64 * _MAX_RANK),
-        ("strides", ctypes.c_int64 * _MAX_RANK),
-    )
-
-
-def _view(values: np.ndarray) -> _TensorView:
-    """The array must stay alive while the view is used."""
-    if values.dtype not in _DTYPES:
-        raise TypeError(f"ranks exchange {', '.join(map(str, _DTYPES))}; found {values.dtype}")
-    padding = [0] * (_MAX_RANK - values.ndim)
-    steps = [step // values.itemsize for step in values.strides]
-    return _TensorView(
-        values.ctypes.data,
-        _DTYPES[values.dtype],
-        values.ndim,
-        (ctypes.c_int64 * _MAX_RANK)(*values.shape, *padding),
-        (ctypes.c_int64 * _MAX_RANK)(*steps, *padding),
-    )
-
-
 def _declare(functions: ctypes.CDLL) -> None:
-    number, view = ctypes.c_int, ctypes.POINTER(_TensorView)
+    number, view = ctypes.c_int, ctypes.POINTER(TensorView)
     signatures: dict[str, tuple[type | None, list[Any]]] = {
         "vmo_group_create": (number, [number, ctypes.POINTER(number)]),
         "vmo_group_join": (number, [number] * 4),

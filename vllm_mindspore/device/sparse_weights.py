@@ -14,23 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vllm_mindspore.device.kernel_library import KernelLibraryError, kernel_library, library_path
+from vllm_mindspore.device.tensor_view import TensorView, view_of
 
 Int8s = npt.NDArray[np.int8]
-_INT8, _INT64 = 5, 11  # vmo::DType
-_MAX_RANK = 8
 _TILE_OUTPUTS, _TILE_INPUTS, _ENTRY = 128, 256, 8
-
-
-class _View(ctypes.Structure):
-    """vmo::TensorView."""
-
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("dtype", ctypes.c_int32),
-        ("ndim", ctypes.c_int32),
-        ("shape", ctypes.c_int64 * _MAX_RANK),
-        ("strides", ctypes.c_int64 * _MAX_RANK),
-    )
 
 
 def index_bytes(outputs: int, inputs: int) -> int:
@@ -76,23 +63,11 @@ def _functions() -> ctypes.CDLL:
 
 
 def _call(name: str, *arguments: npt.NDArray[np.signedinteger] | int) -> None:
-    views = [_view(given) if isinstance(given, np.ndarray) else given for given in arguments]
+    views = [view_of(given) if isinstance(given, np.ndarray) else given for given in arguments]
     pointers = [
-        ctypes.byref(given) if isinstance(given, _View) else ctypes.c_int64(given)
+        ctypes.byref(given) if isinstance(given, TensorView) else ctypes.c_int64(given)
         for given in views
     ]
     if getattr(_functions(), f"vmo_core_sparse_{name}")(*pointers) != 0:
         message = kernel_library().last_error()
         raise ValueError(message) if name == "validate" else KernelLibraryError(message)
-
-
-def _view(array: npt.NDArray[np.signedinteger]) -> _View:
-    rest = [0] * (_MAX_RANK - array.ndim)
-    strides = [step // array.itemsize for step in array.strides]
-    return _View(
-        array.ctypes.data,
-        _INT64 if array.dtype == np.int64 else _INT8,
-        array.ndim,
-        (ctypes.c_int64 * _MAX_RANK)(*array.shape, *rest),
-        (ctypes.c_int64 * _MAX_RANK)(*strides, *rest),
-    )

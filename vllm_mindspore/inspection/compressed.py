@@ -14,6 +14,7 @@ from typing import Any
 
 from vllm_mindspore.inspection import checkpoint as folders
 from vllm_mindspore.inspection.checkpoint import Checkpoint
+from vllm_mindspore.inspection.text import amount, verdict
 from vllm_mindspore.model_executor.model_loader import rank_files
 from vllm_mindspore.model_executor.model_loader.quantization_files import read_description
 from vllm_mindspore.model_executor.model_loader.safetensors_header import TensorInfo
@@ -27,7 +28,6 @@ from vllm_mindspore.quantization.sparse_description import (
     fused_name,
 )
 
-_SHOWN = 20
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _NEEDED = ("weight", "index", "deq_scale", "quant_bias", "input_scale", "input_offset")
 _STATIC = tuple(part for part in _NEEDED if part != "index")
@@ -137,7 +137,7 @@ def as_json(report: CompressedReport) -> dict[str, Any]:
 
 def as_text(report: CompressedReport) -> str:
     """The report in lines; what cannot be printed is escaped."""
-    lines = [*_summary(report), "", *_table(report), "", *_end(report)]
+    lines = [*_summary(report), "", *_table(report), "", *verdict(report.problems)]
     return "\n".join(line if line.isprintable() else repr(line)[1:-1] for line in lines)
 
 
@@ -208,14 +208,10 @@ def _summary(report: CompressedReport) -> Iterator[str]:
     yield f"made for       {report.ranks} ranks (--tensor-parallel-size {report.ranks})"
     yield f"architecture   {report.architecture or '?'}"
     total, compressed = report.bytes_total, report.bytes_compressed
-    yield f"size           {_size(total)}, of which compressed weights {_size(compressed)}"
+    yield f"size           {amount(total)}, of which compressed weights {amount(compressed)}"
     weights = sum(row.count * row.outputs * row.inputs for row in report.rows)
     if weights:
         yield f"ratio          {compressed / weights:.1%} of the bytes of int8 weights"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.3f} GB" if count >= 1e9 else f"{count / 1e6:.3f} MB"
 
 
 def _table(report: CompressedReport) -> Iterator[str]:
@@ -226,13 +222,3 @@ def _table(report: CompressedReport) -> Iterator[str]:
         ratio = f"{row.ratio:.1%}" if row.ratio else "?"
         size = row.stream_bytes + row.index_bytes
         yield f"{row.name:<{width}}  {row.count:>5}  {shape:>16}  {size:>11}  {ratio:>7}"
-
-
-def _end(report: CompressedReport) -> Iterator[str]:
-    if not report.problems:
-        yield "No problems found."
-        return
-    yield f"It cannot be served, {len(report.problems)} problems:"
-    yield from (f"  {problem}" for problem in report.problems[:_SHOWN])
-    if len(report.problems) > _SHOWN:
-        yield f"  ... and {len(report.problems) - _SHOWN} more (--json shows all)"

@@ -14,11 +14,11 @@ from vllm_mindspore.inspection.checkpoint import Checkpoint
 from vllm_mindspore.inspection.checks import problems
 from vllm_mindspore.inspection.layers import Layer, Row, fold, layers_of
 from vllm_mindspore.inspection.scales import Range, ranges_of
+from vllm_mindspore.inspection.text import amount, verdict
 from vllm_mindspore.model_executor.model_loader.quantization_files import stated_in
 from vllm_mindspore.quantization.compressed_tensors import CompressedTensors
 from vllm_mindspore.quantization.description import FLOAT
 
-_SHOWN = 20
 _KV_KEYS = ("kv_cache_type", "kv_quant_type")
 
 
@@ -103,7 +103,14 @@ def as_json(report: Report) -> dict[str, Any]:
 
 def as_text(report: Report) -> str:
     """The report in lines; what cannot be printed is escaped."""
-    lines = [*_summary(report), "", *_table(report.rows), *_scales(report), *_end(report)]
+    lines = [
+        *_summary(report),
+        "",
+        *_table(report.rows),
+        *_scales(report),
+        "",
+        *verdict(report.problems),
+    ]
     return "\n".join(line if line.isprintable() else repr(line)[1:-1] for line in lines)
 
 
@@ -140,14 +147,10 @@ def _summary(report: Report) -> Iterator[str]:
     yield f"dtypes         {_counts(report.dtypes, 'tensors')}"
     sizes = report.sizes
     yield (
-        f"size           {_size(sizes.total)} ({sizes.total} bytes): quantized layers "
-        f"{_size(sizes.quantized)}, float {_size(sizes.floats)}"
+        f"size           {amount(sizes.total)} ({sizes.total} bytes): quantized layers "
+        f"{amount(sizes.quantized)}, float {amount(sizes.floats)}"
     )
     yield f"KV cache       {report.kv_cache}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.3f} GB" if count >= 1e9 else f"{count / 1e6:.3f} MB"
 
 
 def _counts(found: dict[str, int], noun: str) -> str:
@@ -171,14 +174,3 @@ def _scales(report: Report) -> Iterator[str]:
         yield from ("", "ranges of scales")
     for last, found in report.ranges.items():
         yield f"  {last:<14} {found.least:.4g} to {found.largest:.4g} ({found.tensors} tensors)"
-
-
-def _end(report: Report) -> Iterator[str]:
-    yield ""
-    if not report.problems:
-        yield "No problems found."
-        return
-    yield f"It cannot be served, {len(report.problems)} problems:"
-    yield from (f"  {problem}" for problem in report.problems[:_SHOWN])
-    if len(report.problems) > _SHOWN:
-        yield f"  ... and {len(report.problems) - _SHOWN} more (--json shows all)"
