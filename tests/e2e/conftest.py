@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """An LLM over a folder, kept for the session; equal arguments give the same one."""
+    """An LLM over a folder, kept for the session; equal arguments and variables of this package
+    give the same one."""
     engines: dict[str, LLM] = {}
 
     def get(folder: Path, **options: Any) -> LLM:
-        key = f"{folder} {sorted(options.items())}"
+        variables = [item for item in os.environ.items() if item[0].startswith("VLLM_MS_")]
+        key = f"{folder} {sorted(options.items())} {sorted(variables)}"
         if key not in engines:
             engines[key] = LLM(str(folder), **(_ENGINE_DEFAULTS | options))
         return engines[key]
