@@ -106,7 +106,21 @@ def run_python(tmp_path: Path) -> RunPython:
             check=False,
         )
         if check:
-            assert result.returncode == 0, result.stdout + result.stderr
+            assert result.returncode == 0, _failure(result)
         return result
 
     return run
+
+
+def _failure(result: subprocess.CompletedProcess[str]) -> str:
+    """The reason first: whoever shows a long message shows its beginning."""
+    output = result.stdout.splitlines()
+    errors = [line[:400] for line in output if "ERROR" in line or "Error" in line]
+    return "\n".join(
+        [
+            f"exit code {result.returncode}; end of its errors:",
+            result.stderr[-3000:],
+            *("errors in its output:", *errors[-40:]),
+            *("all of its output:", *output),
+        ]
+    )

@@ -195,3 +195,27 @@ def test_names_are_those_of_vllm() -> None:
     engine, rank = process_end._PROCESS_NAMES
     assert f'else "{engine}"' in engines
     assert f'name=f"{rank}{{rank}}"' in ranks
+
+
+def test_leaving_does_not_take_the_interpreter_apart(run_python: RunPython) -> None:
+    """What is registered for the end is called, and the exit code is the signal's."""
+    result = run_python(
+        """
+import atexit, os, signal, time
+from vllm_mindspore import process_end
+
+class Slow:
+    def __del__(self, sleep=time.sleep):
+        sleep(60)
+
+slow = Slow()
+atexit.register(print, "ended in order")
+process_end.leave_on_signals()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(60)
+""",
+        timeout=30,
+        check=False,
+    )
+    assert result.returncode == 128 + signal.SIGTERM, result.stderr
+    assert result.stdout == "ended in order\n"

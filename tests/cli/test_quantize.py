@@ -169,6 +169,10 @@ REFUSED = {
         ["--scheme", "w8a8sc", "--layer-policy", ".*down_proj=w8a8-dynamic"],
         "down_proj is to be W8A8_DYNAMIC; beside sparse layers",
     ),
+    "int8 cache beside compressed weights": (
+        ["--scheme", "w8a8sc", "--kv-cache-scheme", "int8"],
+        "w8a8sc files have no place for an int8 key/value cache: use w8a8s",
+    ),
     "shifted inputs": (
         ["--scheme", "w8a8sc", "--outlier-suppression", "os+"],
         "'os+' shifts inputs, which w8a8sc files have no place for",

@@ -85,7 +85,7 @@ def open_streams(server: Server, model: str, count: int) -> Iterator[list[Stream
 
 def _read(url: str, model: str, stream: Stream, under_way: threading.Event) -> None:
     request = {
-        **{"model": model, "prompt": "Once upon a time", "max_tokens": 4000},
+        **{"model": model, "prompt": "Once upon a time", "max_tokens": 8000},
         **{"ignore_eos": True, "stream": True, "temperature": 0},
     }
     try:
