@@ -158,7 +158,8 @@ CONFIG = (
     ),
     Tested(
         "compressed sparse weights: W8A8SC in our coding, float16",
-        "`--load-format sparse_quant` or no flag; files in an NPU's coding are checked and refused",
+        "`--load-format sparse_quant` or no flag; files in an NPU's coding are checked and refused "
+        "([what each device computes](sparse_quant_format.md#what-each-device-computes))",
         (
             "tests/server/test_sparse_quant.py::test_the_document",
             "tests/e2e/test_compressed_weights.py::test_the_bits_of_the_uncompressed_folder",
@@ -451,7 +452,10 @@ HARDWARE_NOT_RUN = (
     NotRun("aarch64", "portable path; only compiled"),
     NotRun(
         "Ascend 300I Duo, 800I A2",
-        "not run; the models' primitive chain is the one an NPU executes",
+        "not run; the models' primitive chain is the one an NPU executes. W8A8SC in an NPU's "
+        "coding is loaded for 300I Duo and its graph exported with MindSpore's inference "
+        "([test_npu_coding.py](../tests/model_executor/layers/test_npu_coding.py)), our coding is "
+        "decoded on request",
     ),
 )
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from vllm.logger import init_logger
 
+from vllm_mindspore import envs
+from vllm_mindspore.device import soc
 from vllm_mindspore.model_executor.model_loader import rank_files
 from vllm_mindspore.model_executor.model_loader.quantization_files import (
     Stored,
@@ -70,7 +72,8 @@ def _check_ranks(found: SparseDescription, vllm_config: VllmConfig) -> None:
     if count == len(found.blocks):
         part = decoder_config(hf_config).of_rank(Rank(0, count))
         sizes = fused_sizes(layout_of(hf_config.model_type, part))
-    rank_files.check(found, sizes)
+    device = soc.known_device(driver=soc.has_ascend_driver())
+    rank_files.check(found, sizes, device, decode=envs.SPARSE_DECODE.get())
     found.check_ranks(count)
     for notice in rank_files.notices(found):
         logger.info("%s: %s", found.file.parent, notice)

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from vllm_mindspore import envs, process_end
+from vllm_mindspore.device import soc
 
 if TYPE_CHECKING:
     from vllm.platforms.interface import Platform
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 PLATFORM = "vllm_mindspore.platform.MindSporePlatform"
 ENTRY_POINT_NAMES = ("mindspore", "mindspore_models")
 
-_ASCEND_DRIVER = Path("/dev/davinci_manager")
 _PACKAGE = Path(__file__).resolve().parent
 # Holds a dist-info folder with our entry points, for source trees that are not installed.
 _SOURCE_TREE_METADATA = _PACKAGE / "source_tree"
@@ -61,7 +61,7 @@ def activate() -> None:
     _refuse_other_platform(current)
     _refuse_plugin_filter()
     envs.drop_target_device()
-    envs.apply_defaults(ascend=_ASCEND_DRIVER.exists())
+    envs.apply_defaults(ascend=soc.has_ascend_driver())
     _ensure_entry_points()
     if current is not None and current.is_unspecified():
         _become_mindspore(current)
@@ -77,7 +77,7 @@ def _register_models() -> None:
 
     ModelRegistry.models.clear()
     ModelRegistry.models.update(registered_models())
-    if not _ASCEND_DRIVER.exists():
+    if not soc.has_ascend_driver():
         MODELS_CONFIG_MAP.update(cpu_defaults())
 
 

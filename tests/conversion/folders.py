@@ -111,6 +111,34 @@ def sparsified(source: Path, folder: Path, sparsity: float) -> Path:
     return folder
 
 
+def npu_coded(folder: Path, *, encoded: bool) -> Path:
+    """Makes a compressed folder one as a vendor's tool writes it: random streams, indexes whose
+    lengths add up, no codec. `encoded`: deq_scale as int64, with an upper half of random bits."""
+    rng = np.random.default_rng(3)
+    file = folder / DESCRIPTIONS[Tool.GOLDEN_STICK]
+    content = json.loads(file.read_text())
+    del content["codec"]
+    if encoded:
+        content["device_type"] = "310P"
+    for place in folder.glob("rank_*/*.safetensors"):
+        found, block = load_file(place), content[place.parent.name]
+        for name in [name for name in found if name.endswith(".index")]:
+            module = name.removesuffix(".index")
+            lengths = rng.integers(1, 9, found[name].numel() // 8)
+            entries = lengths | rng.integers(0, 1 << 50, len(lengths)) << 13
+            stream = rng.integers(-128, 128, 128 * int(lengths.sum()), np.int8)
+            found[name] = torch.from_numpy(entries.view(np.int8))
+            found[f"{module}.weight"] = torch.from_numpy(stream)
+            block[f"{module}.weight.shape"] = [len(stream)]
+            scale = primitives.encode_deq_scale(found[f"{module}.deq_scale"].numpy())
+            scale |= rng.integers(-(1 << 31), 1 << 31, len(scale)) << 32
+            if encoded:
+                found[f"{module}.deq_scale"] = torch.from_numpy(scale)
+        save_file(found, place)
+    file.write_text(json.dumps(content))
+    return folder
+
+
 def rank_tensors(folder: Path, rank: int) -> dict[str, torch.Tensor]:
     """Of a compressed folder."""
     found: dict[str, torch.Tensor] = {}

@@ -12,7 +12,8 @@ import pytest
 from mindspore.ops.auto_generate import gen_ops_prim
 
 from vllm_mindspore.device.kernel_library import kernel_library, library_path
-from vllm_mindspore.device.runtime import int8_caches_allowed, start_runtime
+from vllm_mindspore.device.runtime import computing_device, int8_caches_allowed, start_runtime
+from vllm_mindspore.device.soc import Device
 from vllm_mindspore.quantization.ptq.calibration_layer import one_operator_at_a_time
 
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
@@ -37,6 +38,7 @@ def test_the_runtime_may_be_started_again_with_other_threads() -> None:
 def test_mindspore_compiles_graphs_and_loads_our_kernels() -> None:
     assert ms.get_context("mode") == ms.GRAPH_MODE
     assert ms.get_context("device_target") == "CPU"
+    assert computing_device() is Device.CPU
     assert os.environ["MS_OP_PLUGIN_PATH"] == str(library_path())
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from tests.conversion.folders import random_folder
 from vllm_mindspore.conversion.convert import compress
 from vllm_mindspore.conversion.whole import Model
+from vllm_mindspore.device.soc import Device
 from vllm_mindspore.model_executor.model_loader import rank_files
 from vllm_mindspore.model_executor.model_loader.quantization_files import read_quantization
 from vllm_mindspore.model_executor.models.layout import fused_sizes, layout_of
@@ -48,11 +49,12 @@ def read(folder: Path) -> SparseDescription:
     return found
 
 
-def check(folder: Path) -> None:
-    """What the front end does."""
+def check(folder: Path, device: Device = Device.CPU, *, decode: bool = False) -> None:
+    """What the front end does, and a worker on `device`."""
     model, found = Model.of(folder), read(folder)
     part = model.config.of_rank(Rank(0, len(found.blocks)))
-    rank_files.check(found, fused_sizes(layout_of(model.hf_config.model_type, part)))
+    sizes = fused_sizes(layout_of(model.hf_config.model_type, part))
+    rank_files.check(found, sizes, device, decode=decode)
 
 
 def describe(folder: Path, change: Callable[[dict[str, object]], object]) -> None:
@@ -124,6 +126,8 @@ def test_mindie_parts(folder: Path) -> None:
     assert read(folder).layout is Layout.PARTS
     with pytest.raises(ValueError, match=r"partN-of-M folders\) are compressed for an NPU"):
         check(folder)
+    with pytest.raises(ValueError, match="its layers have other names than here"):
+        check(folder, Device.ASCEND_310P)
     (folder / "part0-of-2").rename(folder / "part2-of-2")
     with pytest.raises(ValueError, match=r"part0-of-N .* found part1-of-2, part2-of-2"):
         check(folder)
@@ -144,6 +148,26 @@ def test_npu_coding_is_checked_and_refused(folder: Path, monkeypatch: pytest.Mon
     change_tensors(folder, lambda t: t.update({f"{QKV}.index": torch.zeros(16, dtype=torch.int8)}))
     with pytest.raises(ValueError, match=r"index in .*: expected shape \[8\], .* found \[16\]"):
         check(folder)
+
+
+def test_what_npus_compute(folder: Path) -> None:
+    """Atlas 800I A2 takes our coding decoded alone; Atlas 300I Duo its own, or ours decoded."""
+    for device in (Device.ASCEND_310P, Device.ASCEND_910B):
+        check(folder, device, decode=True)
+    with pytest.raises(ValueError, match=r"\(910B\) has no kernel .* VLLM_MS_SPARSE_DECODE=1"):
+        check(folder, Device.ASCEND_910B)
+    with pytest.raises(ValueError, match=rf"cannot read.* convert {folder} .*--to w8a8s"):
+        check(folder, Device.ASCEND_310P)
+    describe(folder, without_codec)
+    check(folder, Device.ASCEND_310P)
+    with pytest.raises(ValueError, match=r"decodes our coding alone\. Unset it"):
+        check(folder, Device.ASCEND_310P, decode=True)
+    for decode in (False, True):
+        with pytest.raises(ValueError, match=r"not public .* on Atlas 800I A2 \(910B\)\. Serve"):
+            check(folder, Device.ASCEND_910B, decode=decode)
+    change_tensors(folder, lambda t: t.update({f"{QKV}.index": torch.zeros(16, dtype=torch.int8)}))
+    with pytest.raises(ValueError, match=r"index in .*: expected shape \[8\], .* found \[16\]"):
+        check(folder, Device.ASCEND_310P)
 
 
 def test_npu_lengths_that_add_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

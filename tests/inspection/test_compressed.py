@@ -33,6 +33,7 @@ def test_a_right_folder(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ranks = len(list(made.glob("rank_*")))
     assert f"made for       {ranks} ranks (--tensor-parallel-size {ranks})" in text
     assert "coding         tile-bitmap version 1" in text
+    assert "computed on    CPU, " in text
     assert "No problems found." in text
     assert main.main(["inspect", str(made), "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
@@ -79,6 +80,7 @@ def test_npu_coding_is_a_problem(made: Path) -> None:
     file.write_text(json.dumps(content))
     report = compressed.inspect(made)
     assert report.codec == "of an NPU"
+    assert report.computed_on == "Ascend 310P"
     assert len(report.problems) == 1
     assert "compressed for an NPU" in report.problems[0]
 

@@ -9,6 +9,7 @@ import torch
 
 from vllm_mindspore.conversion.whole import Model, Static
 from vllm_mindspore.device import sparse_weights
+from vllm_mindspore.device.soc import Device
 from vllm_mindspore.model_executor.model_loader import rank_files
 from vllm_mindspore.model_executor.model_loader.mapped_file import MappedFile, open_files
 from vllm_mindspore.model_executor.models.layout import fused_sizes, layout_of
@@ -34,7 +35,7 @@ class Rejoined:
         self._count = len(found.blocks)
         part = model.config.of_rank(Rank(0, self._count))
         layout = layout_of(model.hf_config.model_type, part)
-        rank_files.check(found, fused_sizes(layout))
+        rank_files.check(found, fused_sizes(layout), Device.CPU, decode=True)
         self._sizes = {linear.name: linear for group in layout.linears for linear in group}
         self._groups = {
             linear.name: [other.name for other in group]

@@ -12,9 +12,11 @@ from functools import cache
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor
+from mindspore._c_expression import MSContext
 from vllm.logger import init_logger
 
 from vllm_mindspore import envs
+from vllm_mindspore.device import soc
 from vllm_mindspore.device.kernel_library import KernelLibrary, kernel_library, library_path
 from vllm_mindspore.process_start import require_idle_mindspore
 
@@ -54,6 +56,17 @@ def _configure_mindspore() -> None:
         ) from error
     ms.set_context(mode=ms.GRAPH_MODE, jit_level="O0")
     _prime_numpy_interface()
+
+
+def computing_device() -> soc.Device:
+    """What graphs of this process run on, whatever else the machine has.
+
+    Raises:
+        ValueError: an NPU that nothing here knows.
+    """
+    if ms.get_context("device_target") == "CPU":
+        return soc.Device.CPU
+    return soc.of_soc(MSContext.get_instance().get_ascend_soc_version())
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vllm_mindspore.device import soc
 from vllm_mindspore.inspection import checkpoint as folders
 from vllm_mindspore.inspection.checkpoint import Checkpoint
 from vllm_mindspore.inspection.text import amount, verdict
@@ -19,6 +20,7 @@ from vllm_mindspore.model_executor.model_loader import rank_files
 from vllm_mindspore.model_executor.model_loader.quantization_files import read_description
 from vllm_mindspore.model_executor.model_loader.safetensors_header import TensorInfo
 from vllm_mindspore.model_executor.models.layout import UNUSED, Layout, fused_sizes
+from vllm_mindspore.quantization import sparse_support
 from vllm_mindspore.quantization.description import FLOAT, SPARSE
 from vllm_mindspore.quantization.sharding import Rank, padded_vocabulary
 from vllm_mindspore.quantization.sparse_codec import NAME, VERSION
@@ -71,6 +73,7 @@ class CompressedReport:
         layout: how its files lie.
         codec: name and version of the coding.
         device: which deq_scale is encoded for, empty where it is float32.
+        computed_on: the devices that compute it.
         ranks: --tensor-parallel-size.
         architecture: that of config.json.
         bytes_total: of all tensors of all ranks.
@@ -83,6 +86,7 @@ class CompressedReport:
     layout: str
     codec: str
     device: str
+    computed_on: str
     ranks: int
     architecture: str
     bytes_total: int = 0
@@ -111,17 +115,19 @@ def inspect(folder: Path) -> CompressedReport:
         found.layout.value,
         f"{NAME} version {VERSION}" if found.own_codec else "of an NPU",
         found.device,
+        sparse_support.devices(found),
         len(found.blocks),
         base.architecture,
     )
     sizes = fused_sizes(base.layout) if base.layout is not None else {}
-    base.attempt(lambda: rank_files.check(found, sizes))
+    device = soc.known_device(driver=soc.has_ascend_driver())
+    base.attempt(lambda: rank_files.check(found, sizes, device, decode=False))
     rows: dict[str, Row] = {}
     for rank in range(len(found.blocks)):
         tensors = base.attempt(lambda index=rank: rank_files.headers(found, index)) or {}  # type: ignore[misc]
         report.bytes_total += sum(info.num_bytes for _, info in tensors.values())
         _count(rows, found, rank, sizes, tensors)
-        if base.layout is not None and tensors and found.own_codec:
+        if base.layout is not None and tensors:
             base.problems += _missing_and_extra(found, rank, base, base.layout, tensors)
     report.rows = list(rows.values())
     report.bytes_compressed = sum(row.stream_bytes + row.index_bytes for row in report.rows)
@@ -205,6 +211,7 @@ def _summary(report: CompressedReport) -> Iterator[str]:
     yield f"folder         {report.folder}"
     yield f"type           {COMPRESSED}, {report.layout}"
     yield f"coding         {report.codec}{device}"
+    yield f"computed on    {report.computed_on}"
     yield f"made for       {report.ranks} ranks (--tensor-parallel-size {report.ranks})"
     yield f"architecture   {report.architecture or '?'}"
     total, compressed = report.bytes_total, report.bytes_compressed

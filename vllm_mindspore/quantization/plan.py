@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from vllm_mindspore.device.soc import Device
 from vllm_mindspore.quantization import kv_cache
 from vllm_mindspore.quantization.compressed_tensors import CompressedTensors
 from vllm_mindspore.quantization.description import (
@@ -136,19 +137,20 @@ class CompressedPlan:
 def plan_of(
     found: Description | CompressedTensors | SparseDescription | None,
     rank: Rank | None = None,
+    device: Device = Device.CPU,
     *,
     decode: bool = False,
 ) -> Plan:
-    """The plan of a checkpoint that says this of itself, for one rank. `decode`: compressed
-    weights are decoded when they are loaded.
+    """The plan of a checkpoint that says this of itself, for one rank on `device`. `decode`:
+    compressed weights are decoded when they are loaded.
 
     Raises:
-        ValueError: it contradicts itself, or has types that are not supported.
+        ValueError: it contradicts itself, or has types that are not supported there.
     """
     if found is None:
         return FloatPlan()
     if isinstance(found, CompressedTensors):
         return CompressedPlan(found)
     if isinstance(found, SparseDescription):
-        return SparsePlan(found, rank or Rank(0, 1), decode=decode)
+        return SparsePlan(found, rank or Rank(0, 1), device, decode=decode)
     return DescribedPlan(found)

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from vllm_mindspore.device.soc import Device
+from vllm_mindspore.quantization import sparse_support
 from vllm_mindspore.quantization.description import FLOAT, SPARSE, Tool
 from vllm_mindspore.quantization.schemes.base import Scheme
 from vllm_mindspore.quantization.schemes.float_linear import Float
@@ -22,13 +24,22 @@ class SparsePlan:
     quantized = True
     int8_cache = False
 
-    def __init__(self, found: SparseDescription, rank: Rank, *, decode: bool = False) -> None:
+    def __init__(
+        self,
+        found: SparseDescription,
+        rank: Rank,
+        device: Device = Device.CPU,
+        *,
+        decode: bool = False,
+    ) -> None:
         """`decode`: weights are decoded when they are loaded.
 
         Raises:
-            ValueError: the folder was made for another number of ranks.
+            ValueError: the folder was made for another number of ranks, or is not computed on
+                `device`.
         """
         found.check_ranks(rank.count)
+        sparse_support.check(found, device, decode=decode)
         self._found, self._rank, self._decode = found, rank, decode
         self._block = found.blocks[rank.index]
         weights = [kind for name, kind in self._block.types.items() if name.endswith(".weight")]
@@ -57,8 +68,9 @@ class SparsePlan:
         return found
 
     def _compressed(self, module: str) -> W8A8SC:
-        sizes, encoded = self._block.sizes[module], self._found.encoded
-        return W8A8SC(module, sizes, encoded, self._has_bias(module), self._decode)
+        sizes, bias = self._block.sizes[module], self._has_bias(module)
+        found = self._found
+        return W8A8SC(module, sizes, found.encoded, bias, found.own_codec, self._decode)
 
     def _has_bias(self, module: str) -> bool:
         return f"{module}.bias" in self._block.types

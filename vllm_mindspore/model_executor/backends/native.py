@@ -20,7 +20,7 @@ from vllm_mindspore.checkpoint_checks import check_compressed
 from vllm_mindspore.device.kernel_library import kernel_library
 from vllm_mindspore.device.memory import give_back_free_memory
 from vllm_mindspore.device.rank_group import RankGroup
-from vllm_mindspore.device.runtime import int8_caches_allowed
+from vllm_mindspore.device.runtime import computing_device, int8_caches_allowed
 from vllm_mindspore.model_executor.backends.base import CacheShape, Classifier, GraphInputs
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.model_loader import rank_files
@@ -184,7 +184,8 @@ class NativeBackend:
         whole = decoder_config(self._model_config.hf_config)
         part = whole.of_rank(self._rank)
         sizes = fused_sizes(layout_of(self._model_config.hf_config.model_type, part))
-        rank_files.check(found, sizes)
+        decode = envs.SPARSE_DECODE.get()
+        rank_files.check(found, sizes, computing_device(), decode=decode)
         filled_up = PaddedVocabulary(whole.vocab_size) if self._rank.count == 1 else None
         files = rank_files.select(found, self._rank.index)
         return SafetensorsSource(files.folder, self._model_config.dtype, unused, filled_up, files)
@@ -203,7 +204,8 @@ class NativeBackend:
         kv_cache.check(description, dtype, self._asked_cache_dtype)
         if isinstance(found, Description | SparseDescription):
             found.check(str(dtype).removeprefix("torch."))
-        return plan_of(found, self._rank, decode=envs.SPARSE_DECODE.get())
+        decode = envs.SPARSE_DECODE.get()
+        return plan_of(found, self._rank, computing_device(), decode=decode)
 
     def _declare_shapes(self, dtype: ms.Type) -> None:
         """Marks every varying dimension, so that one compilation serves all steps."""

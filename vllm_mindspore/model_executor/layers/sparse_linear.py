@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import mindspore
 from mindspore import Parameter, Tensor, mint, nn
 from mindspore.ops.auto_generate import gen_ops_prim
 
@@ -57,8 +58,10 @@ class _Stream(nn.Cell):
     ) -> None:
         super().__init__()
         self.stream, self.index, self.quant_bias = stream, index, quant_bias
-        encoded = primitives.encode_deq_scale(scale.asnumpy())
-        self.scale = bridge.constant(f"{scale.name}.encoded", encoded)
+        self.scale = scale
+        if scale.dtype != mindspore.int64:
+            encoded = primitives.encode_deq_scale(scale.asnumpy())
+            self.scale = bridge.constant(f"{scale.name}.encoded", encoded)
         self.matmul = gen_ops_prim.QuantLinearSparse()
 
     def construct(self, codes: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from vllm.logger import init_logger
 
+from vllm_mindspore.device.soc import Device
 from vllm_mindspore.model_executor.model_loader import checkpoint_files
 from vllm_mindspore.model_executor.model_loader.checkpoint_files import CheckpointFiles
 from vllm_mindspore.model_executor.model_loader.safetensors_header import (
@@ -23,7 +24,7 @@ from vllm_mindspore.model_executor.model_loader.safetensors_header import (
     open_regular,
     read_header,
 )
-from vllm_mindspore.quantization import sparse_codec
+from vllm_mindspore.quantization import sparse_codec, sparse_support
 from vllm_mindspore.quantization.description import SPARSE
 from vllm_mindspore.quantization.sparse_description import (
     Layout,
@@ -148,15 +149,15 @@ def headers(found: SparseDescription, rank: int) -> dict[str, tuple[Path, Tensor
     return {tensor: (files.folder / name, read[name][tensor]) for tensor, name in places.items()}
 
 
-def check(found: SparseDescription, sizes: Sizes) -> None:
+def check(found: SparseDescription, sizes: Sizes, device: Device | None, *, decode: bool) -> None:
     """Every rank's headers against the description and the model's sizes, and whether the coding
-    can be computed here.
+    can be computed on `device` (`sparse_support.check`).
 
     Raises:
         ValueError: names file and tensor, what was expected and found.
     """
     if found.layout is Layout.PARTS:
-        raise _refused(found)
+        sparse_support.check(found, device, decode=decode)
     for rank in range(len(found.blocks)):
         tensors = headers(found, rank)
         wrong = list(_problems(found, rank, tensors, sizes))
@@ -167,8 +168,7 @@ def check(found: SparseDescription, sizes: Sizes) -> None:
             )
         if not found.own_codec:
             _warn_of_lengths(found, rank, tensors)
-    if not found.own_codec:
-        raise _refused(found)
+    sparse_support.check(found, device, decode=decode)
 
 
 def _problems(
@@ -230,16 +230,6 @@ def _warn_of_lengths(
                 "%s: tensor %s: the lengths in the index add up to %d bytes, the weight has %d",
                 *(file, name, total, size),
             )
-
-
-def _refused(found: SparseDescription) -> ValueError:
-    return ValueError(
-        f"{found.file}: the weights of this folder ({found.layout.value}) are compressed for an "
-        "NPU: its bit coding is not public and only the unzip unit of Atlas 300I Duo reads it, so "
-        "they cannot be computed on this machine. Files for it are made of the uncompressed W8A8S "
-        "checkpoint that these were made of: vllm-mindspore convert W8A8S_DIR --output DIR "
-        f"--tensor-parallel-size {len(found.blocks)}"
-    )
 
 
 def _flat_files(folder: Path) -> Sequence[tuple[str, int]]:

@@ -104,6 +104,7 @@ class LinearParameters:
         beta: float32 [K], what `input_offset` adds to x beside a whole number; None: nothing.
         group_size: codes along K that share a scale; 0: all of them.
         indexes: int8 [8 * tiles], of compressed weights; empty for others. N is that of the scales.
+        npu_coded: they are in an NPU's coding, which its primitive alone takes; scales are int64.
     """
 
     kind: Kind
@@ -118,6 +119,7 @@ class LinearParameters:
     group_size: int = 0
     indexes: tuple[Parameter, ...] = ()
     beta: Parameter | None = None
+    npu_coded: bool = False
 
     @property
     def weight_only(self) -> bool:
@@ -125,7 +127,16 @@ class LinearParameters:
         return self.kind in (Kind.WEIGHT_INT8, Kind.WEIGHT_INT4)
 
     def fused(self) -> list[Parameter]:
-        """The list that fused kernels take (ops/core/projection.h)."""
+        """The list that fused kernels take (ops/core/projection.h).
+
+        Raises:
+            ValueError: weights are in the coding of an NPU, which no kernel of ours reads.
+        """
+        if self.npu_coded:
+            raise ValueError(
+                f"{self.weights[0].name}: the primitive chain alone computes weights in an NPU's "
+                "coding; set VLLM_MS_FUSED_KERNELS=0"
+            )
         inputs = [part for part in (self.input_scale, self.input_offset) if part is not None]
         outputs = [*self.scales, *self.offsets, *self.quant_biases]
         found = [*self.weights, *self.indexes, *self.biases, *outputs, *inputs]

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """W8A8SC: W8A8 whose weights are compressed, one stream for all layers of an input.
 
-Everything about a stream is checked before a kernel sees it. On request it is decoded when it is
-loaded: the layers are then plain W8A8.
+Everything about a stream in our coding is checked before a kernel sees it. On request it is decoded
+when it is loaded: the layers are then plain W8A8. What is coded for an NPU goes to it untouched.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,6 +41,7 @@ class W8A8SC:
         stated: bytes of stream and index, as the description has them.
         encoded: whether deq_scale is int64.
         bias: whether the files have biases; else quant_bias holds them.
+        own_codec: whether weights are in our coding; else they are in an NPU's.
         decode: whether weights are decoded when they are loaded.
     """
 
@@ -48,6 +49,7 @@ class W8A8SC:
     stated: tuple[int, int]
     encoded: bool
     bias: bool
+    own_codec: bool = True
     decode: bool = False
 
     def parameters(self, source: TensorSource, projections: Projections) -> LinearParameters:
@@ -65,6 +67,8 @@ class W8A8SC:
             bridge.parameter(f"{self.module}.input_scale", scale),
             bridge.parameter(f"{self.module}.input_offset", offset),
         )
+        if not self.own_codec:
+            return replace(_compressed(self.module, inner, found, made, inputs), npu_coded=True)
         wrong = _problem(found, outer, inner)
         if wrong:
             source.note(f"{source.place(f'{self.module}.weight')}: {wrong}")
@@ -106,12 +110,21 @@ class W8A8SC:
         return scale.expand(inner).contiguous(), offset.float().expand(inner).contiguous()
 
     def _deq_scale(self, source: TensorSource, outer: int) -> torch.Tensor:
+        """float32 [N]; beside an NPU's coding int64, as its kernel takes it: what files have so is
+        left alone."""
         name = f"{self.module}.deq_scale"
-        stored = source.stored(name, [(outer,)], [torch.int64 if self.encoded else torch.float32])
-        if self.encoded:
-            stored = torch.from_numpy(primitives.decode_deq_scale(stored.numpy()).copy())
-        tensors.require(source, name, stored, "finite numbers", torch.isfinite)
-        return stored
+        kinds = [torch.int64 if self.encoded else torch.float32]
+        if not self.own_codec:
+            kinds = [torch.int64, torch.float32]
+        stored = values = source.stored(name, [(outer,)], kinds)
+        if stored.dtype == torch.int64:
+            values = torch.from_numpy(primitives.decode_deq_scale(stored.numpy()).copy())
+        tensors.require(source, name, values, "finite numbers", torch.isfinite)
+        if self.own_codec:
+            return values
+        if stored.dtype == torch.int64:
+            return stored
+        return torch.from_numpy(primitives.encode_deq_scale(stored.numpy()))
 
     def _bias(
         self, source: TensorSource, projections: Projections, outer: int
