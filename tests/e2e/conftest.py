@@ -72,8 +72,10 @@ def engine() -> Iterator[Engine]:
         return engines[key]
 
     yield get
-    gc.freeze()  # every engine that ends collects garbage: seconds among the objects of all others
-    engines.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        # Every engine that ends collects garbage: seconds among the objects of all others.
+        patch.setattr(gc, "collect", lambda *args: 0)
+        engines.clear()
 
 
 @pytest.fixture(scope="session")
