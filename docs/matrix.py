@@ -278,7 +278,7 @@ FEATURES = (
     ),
     Tested(
         "Data parallelism (`--data-parallel-size`)",
-        "engines share cores and memory; answers equal those of one",
+        "engines, of one rank or several, share cores and memory; answers equal those of one",
         ("tests/server/test_data_parallel.py::test_engines_share_the_requests",),
     ),
     Tested(

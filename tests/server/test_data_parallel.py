@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import pytest
 from openai import OpenAI
 
 from tests.server.conftest import START_SECONDS
@@ -27,15 +28,18 @@ def finished_by_engine(url: str) -> dict[str, float]:
     return {engine: float(n) for engine, n in re.findall(pattern, metrics, re.MULTILINE)}
 
 
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_engines_share_the_requests(
-    tiny_model: Path, greedy_texts: dict[str, str], tmp_path: Path
+    ranks: int, tiny_model: Path, greedy_texts: dict[str, str], tmp_path: Path
 ) -> None:
+    """Each of them alone, or of two ranks."""
     options = [
         *("--served-model-name", "tiny", "--dtype", "float32", "--max-model-len", "512"),
         *("--data-parallel-size", "2", "--max-num-seqs", "8", "--kv-cache-memory-bytes", "64M"),
+        *("--tensor-parallel-size", str(ranks)),
     ]
     with Server(str(tiny_model), tmp_path / "log", options) as server:
-        server.wait_until_ready(START_SECONDS, lambda seconds: None)
+        server.wait_until_ready(ranks * START_SECONDS, lambda seconds: None)
         family = Family.of(server)
         client = OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=120)
 
@@ -55,6 +59,6 @@ def test_engines_share_the_requests(
     assert set(served) == {"0", "1"}
     assert min(served.values()) > 0
     assert sum(served.values()) == REQUESTS
-    threads = max(1, usable_cores() // 2)
-    assert len(re.findall(rf"MindSpore \S+ on CPU: .*, {threads} threads", log)) == 2
+    threads = max(1, usable_cores() // (2 * ranks))
+    assert len(re.findall(rf"MindSpore \S+ on CPU: .*, {threads} threads", log)) == 2 * ranks
     family.assert_gone(STOP_SECONDS)
