@@ -199,8 +199,7 @@ def check_tool(policies: Mapping[str, Policy], tool: Tool) -> None:
     kinds = {policy.kind for policy in policies.values()}
     if tool is Tool.MODELSLIM and WEIGHT_INT4 in kinds:
         raise ValueError(
-            "W4A16 is read but not written in ModelSlim's form; use --writer golden-stick for "
-            "w4a16"
+            "W4A16 is read but not written in ModelSlim's form; use --writer golden-stick for w4a16"
         )
 
 
