@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -259,13 +260,17 @@ def test_int8_cache(
 
 
 @full
-def test_a_pooling_model(checkpoint: Checkpoint, run_python: RunPython, tmp_path: Path) -> None:
-    folder = checkpoint("qwen3", torch.float32)
+def test_a_pooling_model(
+    checkpoint: Checkpoint, tiny_model: Path, run_python: RunPython, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoint("qwen3", torch.float32), tmp_path / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json"):  # vLLM pools with a tokenizer only
+        shutil.copy(tiny_model / name, folder)
     script = tmp_path / "pool.py"
     script.write_text(
         "import json\nimport vllm_mindspore\nfrom vllm import LLM\n"
         "for count in (1, 2):\n"
-        f"    llm = LLM({str(folder)!r}, runner='pooling', skip_tokenizer_init=True, seed=0,\n"
+        f"    llm = LLM({str(folder)!r}, runner='pooling', seed=0, dtype='float32',\n"
         "              tensor_parallel_size=count, max_model_len=256)\n"
         "    out = llm.embed([{'prompt_token_ids': list(range(3, 40))}])\n"
         "    print('EMBEDDING', json.dumps(out[0].outputs.embedding))\n"
