@@ -195,6 +195,29 @@ def test_names_are_those_of_vllm() -> None:
     engine, rank = process_end._PROCESS_NAMES
     assert f'else "{engine}"' in engines
     assert f'name=f"{rank}{{rank}}"' in ranks
+    client = (package / "v1/engine/core_client.py").read_text(encoding="utf-8")
+    assert all(f'name="{name}"' in client for name in process_end._ENGINE_THREADS)
+
+
+ENGINE_THREAD = """
+import threading, time, weakref
+import vllm_mindspore
+class Client: pass
+told, client = threading.Event(), Client()
+def take():
+    told.wait()
+    time.sleep(0.5)
+    print("tensors are released", flush=True)
+threading.Thread(target=take, name={name!r}, daemon=True).start()
+weakref.finalize(client, told.set)
+"""
+
+
+def test_a_script_ends_behind_the_threads_of_its_engine(run_python: RunPython) -> None:
+    """Which releases tensors when it is told to end: in an interpreter that is gone, an abort."""
+    for name in process_end._ENGINE_THREADS:
+        assert "tensors are released" in run_python(ENGINE_THREAD.format(name=name)).stdout
+    assert "released" not in run_python(ENGINE_THREAD.format(name="another")).stdout
 
 
 def test_leaving_does_not_take_the_interpreter_apart(run_python: RunPython) -> None:

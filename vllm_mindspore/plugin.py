@@ -31,6 +31,7 @@ _SOURCE_TREE_METADATA = _PACKAGE / "source_tree"
 def register_platform() -> str:
     """Entry point `vllm.platform_plugins`: the qualified name of our platform class."""
     process_end.follow_parent_from_the_start()
+    process_end.outlast_engine_threads()
     return PLATFORM
 
 
@@ -57,6 +58,7 @@ def activate() -> None:
         RuntimeError: vLLM resolved to another real platform, or VLLM_PLUGINS leaves us out.
     """
     process_end.follow_parent_from_the_start()
+    process_end.outlast_engine_threads()
     current = _current_platform()
     _refuse_other_platform(current)
     _refuse_plugin_filter()

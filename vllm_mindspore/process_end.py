@@ -10,6 +10,10 @@ engine or a rank that ends by itself meanwhile is taken for dead, and that is wh
 (EngineDeadError). Ignoring the signal is not enough: every run of a MindSpore graph puts
 MindSpore's own SIGINT handler in place, which ends the process, and leaves it there. And a parent
 that was killed orders nothing any more: unwatched, its engine would stay behind with the model.
+
+A script that made an LLM ends its engine last of all, and the threads that take the answers and
+watch the engine with it. Tensors that such a thread still held, and releases while the interpreter
+is taken apart, abort the process.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from multiprocessing import process, util
 from types import FrameType
 
@@ -36,6 +41,10 @@ _WATCH_NAME = "parent-watch"
 _POLL_SECONDS = 0.5
 # For the stop in order (ranks, shared memory), which waits 4 s for messages nobody takes.
 _GRACE_SECONDS = 5.0
+
+# What vLLM 0.32 calls the threads of a script that take an engine's answers and watch its process.
+_ENGINE_THREADS = ("EngineCoreOutputQueueThread", "MPClientEngineMonitor")
+_ENGINE_THREAD_SECONDS = 5.0
 
 # What vLLM 0.32 calls its handler of SIGTERM in a server that does not serve yet.
 _STARTING_HANDLER = "_interrupt_init"
@@ -93,6 +102,22 @@ def follow_parent_from_the_start() -> None:
     if process.current_process().name.startswith(_PROCESS_NAMES):
         _follow_parent()  # multiprocessing names a spawned process first of all
     util.register_after_fork(follow_parent, operator.call)
+
+
+@functools.cache
+def outlast_engine_threads() -> None:
+    """Let this process end behind the threads that serve its engines.
+
+    vLLM tells them to end by finalizers, which are called in reverse order of their creation: this
+    one is made before any engine, and called behind all of theirs.
+    """
+    weakref.finalize(_wait_for_engine_threads, _wait_for_engine_threads)
+
+
+def _wait_for_engine_threads() -> None:
+    for thread in threading.enumerate():
+        if thread.name in _ENGINE_THREADS:
+            thread.join(_ENGINE_THREAD_SECONDS)
 
 
 def follow_parent() -> None:
