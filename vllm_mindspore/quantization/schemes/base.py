@@ -104,7 +104,7 @@ class LinearParameters:
         beta: float32 [K], what `input_offset` adds to x beside a whole number; None: nothing.
         group_size: codes along K that share a scale; 0: all of them.
         indexes: int8 [8 * tiles], of compressed weights; empty for others. N is that of the scales.
-        npu_coded: they are in an NPU's coding, which its primitive alone takes; scales are int64.
+        npu_coded: they are in an NPU's coding, for its primitive alone; scales may be int64.
     """
 
     kind: Kind

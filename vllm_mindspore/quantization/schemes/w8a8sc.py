@@ -110,8 +110,7 @@ class W8A8SC:
         return scale.expand(inner).contiguous(), offset.float().expand(inner).contiguous()
 
     def _deq_scale(self, source: TensorSource, outer: int) -> torch.Tensor:
-        """float32 [N]; beside an NPU's coding int64, as its kernel takes it: what files have so is
-        left alone."""
+        """float32 [N]; as the files have it beside an NPU's coding."""
         name = f"{self.module}.deq_scale"
         kinds = [torch.int64 if self.encoded else torch.float32]
         if not self.own_codec:
@@ -120,11 +119,7 @@ class W8A8SC:
         if stored.dtype == torch.int64:
             values = torch.from_numpy(primitives.decode_deq_scale(stored.numpy()).copy())
         tensors.require(source, name, values, "finite numbers", torch.isfinite)
-        if self.own_codec:
-            return values
-        if stored.dtype == torch.int64:
-            return stored
-        return torch.from_numpy(primitives.encode_deq_scale(stored.numpy()))
+        return values if self.own_codec else stored
 
     def _bias(
         self, source: TensorSource, projections: Projections, outer: int
