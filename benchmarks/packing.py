@@ -1,43 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Matrix products of many bfloat16 rows: dot products beside packed rows, alternately.
+"""Products and attention of many bfloat16 rows: dot products beside packed rows, alternately.
 
     python -m benchmarks.packing
 
-Milliseconds of the four products of a layer of the Qwen3-0.6B shape, by the number of rows, on the
-best instruction set of this CPU. Where both columns are equal this number of rows is not packed.
+Milliseconds of the four products of a layer of the Qwen3-0.6B shape, and of its attention to a
+prompt, by the number of rows, on the best instruction set of this CPU. Where both columns are equal
+this number of rows is not packed.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from benchmarks.kernels import projections
+from benchmarks.kernels import Case, attention, projections
 from ops.tests.native import Native, native_path
 
 ROWS = (8, 13, 16, 20, 21, 24, 32, 48, 128, 512)
+PROMPTS = (16, 128, 512, 2048)
 ROUNDS = 9
 
 
 def main() -> None:
     """Prints a Markdown table."""
     library = Native(native_path())
+    rng = np.random.default_rng(0)
     print(f"{library.control.isa_name()}, {library.control.num_threads()} threads\n")
-    print("| rows | dot products ms | packed ms | ratio |\n|---|---|---|---|")
+    print("| | rows | dot products ms | packed ms | ratio |\n|---|---|---|---|---|")
     for rows in ROWS:
-        dots, packed = layer_times(library, rows)
-        print(
-            f"| {rows} | {dots * 1e3:.2f} | {packed * 1e3:.2f} | {dots / packed:.2f} |", flush=True
-        )
+        show(f"products | {rows}", library, projections(library, rng, "bfloat16", rows))
+    for tokens in PROMPTS:
+        case = attention(library, rng, "bfloat16", 1, tokens, tokens)
+        show(f"attention | {tokens}", library, [case])
 
 
-def layer_times(library: Native, rows: int) -> tuple[float, float]:
-    """Seconds of a layer's products with dot products and as they are chosen, medians each."""
+def show(name: str, library: Native, cases: Iterable[Case]) -> None:
+    """A row of the table: all cases together."""
+    dots, packed = both_ways(library, cases)
+    print(f"| {name} | {dots * 1e3:.2f} | {packed * 1e3:.2f} | {dots / packed:.2f} |", flush=True)
+
+
+def both_ways(library: Native, cases: Iterable[Case]) -> tuple[float, float]:
+    """Seconds of the cases with dot products and as they are chosen, sums of medians."""
     dots = packed = 0.0
-    for case in projections(library, np.random.default_rng(0), "bfloat16", rows):
+    for case in cases:
         times: tuple[list[float], list[float]] = ([], [])
         for _ in range(ROUNDS):
             for side, invariant in zip(times, (True, False), strict=True):

@@ -8,7 +8,7 @@
 #include "dispatch/tables.h"
 #include "kernels/all.inl"
 
-#include "amx/matmul.inl"
+#include "amx/table.inl"
 
 namespace vmo {
 

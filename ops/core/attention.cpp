@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "kv_cache.h"
+#include "linear_run.h"
 #include "vmo/thread_pool.h"
 
 namespace vmo {
@@ -84,6 +85,7 @@ void run_attention(const ElementKernels& kernels, size_t element, AttentionArgs 
                    int64_t tokens) {
   args.block_tables = table.block_tables;
   args.ldtables = table.ldtables;
+  args.any_order = !batch_invariant();
   const int64_t query_blocks = count_query_blocks(args, table);
   auto* tasks = static_cast<AttentionTask*>(
       scratch(ScratchSlot::kTasks, static_cast<size_t>(query_blocks * args.kv_heads) * sizeof(AttentionTask)));

@@ -12,6 +12,7 @@ namespace vmo {
 namespace {
 
 constexpr int64_t kColsStep = 64;        // columns of a kernel tile
+constexpr int64_t kDotStep = 8, kBlockStep = 32;  // columns computed together, of rows as they are and packed
 constexpr int64_t kTaskBytes = 128 << 10;  // of weights, for streaming: a few microseconds of memory traffic
 constexpr int64_t kReusedBytes = 256 << 10;  // of weights that several blocks of rows use
 constexpr int64_t kBlockBytes = 512 << 10;  // of weights reused for many rows: half of a usual second-level cache
@@ -27,25 +28,26 @@ struct Cut {
   int64_t rows;  // rows of x per task
 };
 
-Cut choose_cut(int64_t rows, int64_t inner, int64_t total_cols, size_t element) {
+Cut choose_cut(int64_t rows, int64_t inner, int64_t total_cols, size_t element, int64_t step) {
   const int64_t row_bytes = std::max<int64_t>(inner * static_cast<int64_t>(element), 1);
   const int64_t bytes = rows <= kFewRows ? kTaskBytes : rows <= kManyRows ? kReusedBytes : kBlockBytes;
-  int64_t cols = std::clamp<int64_t>(bytes / row_bytes / 8 * 8, 8, 512);
+  int64_t cols = std::clamp<int64_t>(bytes / row_bytes / step * step, step, 512);
   if (rows > kFewRows) cols = std::clamp<int64_t>(cols / kColsStep * kColsStep, kColsStep, 256);
   // Enough tasks to balance; splitting rows instead of columns would read the weights twice.
   const int64_t wanted = 4 * num_threads();
-  while (cols > 8 && total_cols / cols < wanted) cols = std::max<int64_t>(8, cols / 2 / 8 * 8);
+  while (cols > step && total_cols / cols < wanted) cols = std::max(step, cols / 2 / step * step);
   const bool split_rows = rows > kRowsPerTask && (total_cols + cols - 1) / cols < wanted;
   return {cols, split_rows ? kRowsPerTask : rows};
 }
 
 // Runs body(tile) over all tasks of the weights' outputs.
 template <class Body>
-void for_tiles(int weights, const int64_t* cols, int64_t rows, int64_t inner, size_t element, Body body) {
+void for_tiles(int weights, const int64_t* cols, int64_t rows, int64_t inner, size_t element,
+               const char* packed, Body body) {
   int64_t total = 0;
   for (int i = 0; i < weights; ++i) total += cols[i];
   if (total == 0 || rows == 0) return;
-  const Cut cut = choose_cut(rows, inner, total, element);
+  const Cut cut = choose_cut(rows, inner, total, element, packed == nullptr ? kDotStep : kBlockStep);
   int64_t pieces[kMaxWeights] = {}, all = 0;
   for (int i = 0; i < weights; ++i) all += pieces[i] = (cols[i] + cut.cols - 1) / cut.cols;
   const int64_t row_pieces = (rows + cut.rows - 1) / cut.rows;
@@ -99,8 +101,7 @@ bool packs(const Packing& packing, int64_t rows, int64_t inner) {
 // The same for products of floats, whose order of additions packing changes; or run(args) where rows are not packed.
 template <class Args, class Run>
 void for_row_groups(const ElementKernels& kernels, size_t element, size_t out_element, const Args& args, Run run) {
-  const bool wanted = !g_batch_invariant.load(std::memory_order_relaxed);
-  if (!wanted || !packs(kernels.packing, args.rows, args.inner)) return run(args);
+  if (batch_invariant() || !packs(kernels.packing, args.rows, args.inner)) return run(args);
   for_packed_groups(kernels.packing, element, out_element, args, [&](const Args& group, int64_t) { run(group); });
 }
 
@@ -108,10 +109,12 @@ void for_row_groups(const ElementKernels& kernels, size_t element, size_t out_el
 
 void set_batch_invariant(bool on) { g_batch_invariant = on; }
 
+bool batch_invariant() { return g_batch_invariant.load(std::memory_order_relaxed); }
+
 void run_linear(const ElementKernels& kernels, size_t element, const LinearArgs& args) {
   const size_t out_element = args.float_output ? sizeof(float) : element;
   for_row_groups(kernels, element, out_element, args, [&](const LinearArgs& group) {
-    for_tiles(group.weights, group.cols, group.rows, group.inner, element,
+    for_tiles(group.weights, group.cols, group.rows, group.inner, element, group.packed,
               [&](const Tile& tile) { kernels.linear(group, tile); });
   });
 }
@@ -119,13 +122,13 @@ void run_linear(const ElementKernels& kernels, size_t element, const LinearArgs&
 void run_gate_up(const ElementKernels& kernels, size_t element, const GateUpArgs& args) {
   for_row_groups(kernels, element, element, args, [&](const GateUpArgs& group) {
     // Two weights share a task, so each gets half of the bytes.
-    for_tiles(1, &group.cols, group.rows, group.inner, 2 * element,
+    for_tiles(1, &group.cols, group.rows, group.inner, 2 * element, group.packed,
               [&](const Tile& tile) { kernels.gate_up(group, tile); });
   });
 }
 
 void run_weight_only(void (*kernel)(const WeightOnlyArgs&, const Tile&), const WeightOnlyArgs& args) {
-  for_tiles(args.weights, args.cols, args.rows, args.inner, sizeof(int8_t),
+  for_tiles(args.weights, args.cols, args.rows, args.inner, sizeof(int8_t), nullptr,
             [&](const Tile& tile) { kernel(args, tile); });
 }
 
@@ -140,7 +143,7 @@ void for_int8_groups(const Packing& packing, size_t element, const Int8LinearArg
 
 void run_int8_linear(const ElementKernels& kernels, const Packing& packing, size_t element, const Int8LinearArgs& args) {
   for_int8_groups(packing, element, args, [&](const Int8LinearArgs& group) {
-    for_tiles(group.weights, group.cols, group.rows, group.inner, sizeof(int8_t),
+    for_tiles(group.weights, group.cols, group.rows, group.inner, sizeof(int8_t), group.packed,
               [&](const Tile& tile) { kernels.int8_linear(group, tile); });
   });
 }

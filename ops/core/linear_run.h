@@ -10,6 +10,7 @@ namespace vmo {
 
 // Whether a row's bits must not depend on how many rows there are: rows are then never packed.
 void set_batch_invariant(bool on);
+bool batch_invariant();
 
 void run_linear(const ElementKernels& kernels, size_t element, const LinearArgs& args);
 void run_int8_linear(const ElementKernels& kernels, const Packing& packing, size_t element, const Int8LinearArgs& args);

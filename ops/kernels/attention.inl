@@ -22,7 +22,8 @@ struct AttentionState {
   float* scores;   // [kMaxQueryRows][kKeyBlock]: scores, then probabilities
   float* sums;     // [kMaxQueryRows][width]: running weighted sum of values
   float* queries;  // [kMaxQueryRows][width]: the queries times the scales of int8 keys
-  int64_t width;   // head_dim rounded up to whole vectors
+  char* rest;      // what the products need besides
+  int64_t width;   // head_dim rounded up to what the products compute at once
   int rows_per_head;
   int64_t limit[kMaxQueryRows];    // visible keys of each row
   float maximum[kMaxQueryRows];
@@ -30,12 +31,23 @@ struct AttentionState {
   int keys;                        // keys of the current block that some row sees
 };
 
-inline int64_t padded_width(int64_t head_dim) { return (head_dim + Vec::kLanes - 1) / Vec::kLanes * Vec::kLanes; }
+inline int64_t padded_width(int64_t head_dim, int64_t step) { return (head_dim + step - 1) / step * step; }
 
-inline size_t attention_scratch(const AttentionArgs& args) {
-  const int64_t widths = args.key_scale == nullptr ? 1 : 2;
-  return sizeof(float) * kMaxQueryRows * static_cast<size_t>(kKeyBlock + widths * padded_width(args.head_dim));
+// Places the parts of the work memory at `scratch`, the last one being `rest`.
+inline void place(AttentionState* state, void* scratch, int64_t width, bool scaled_queries) {
+  state->width = width;
+  state->scores = static_cast<float*>(scratch);
+  state->sums = state->scores + kMaxQueryRows * kKeyBlock;
+  state->queries = state->sums + kMaxQueryRows * width;
+  state->rest = reinterpret_cast<char*>(state->queries + (scaled_queries ? kMaxQueryRows * width : 0));
 }
+
+inline size_t state_bytes(const AttentionArgs& args, int64_t step) {
+  const int64_t widths = args.key_scale == nullptr ? 1 : 2;
+  return sizeof(float) * kMaxQueryRows * static_cast<size_t>(kKeyBlock + widths * padded_width(args.head_dim, step));
+}
+
+inline size_t attention_scratch(const AttentionArgs& args) { return state_bytes(args, Vec::kLanes); }
 
 // What queries are multiplied with keys as: those of int8 caches hold the keys' scales, in float32.
 template <class T, class C>
@@ -47,11 +59,15 @@ inline void cache_rows(const AttentionArgs& args, const AttentionTask& task, int
                        const T** values) {
   const int32_t* table = args.block_tables + task.sequence * args.ldtables;
   const int64_t head = task.kv_head * args.head_dim;
+  int64_t place = first / args.block_size, slot = first % args.block_size;
   for (int i = 0; i < count; ++i) {
-    const int64_t block = vmo::load_unaligned<int32_t>(table + (first + i) / args.block_size);
-    const int64_t slot = (first + i) % args.block_size;
+    const int64_t block = vmo::load_unaligned<int32_t>(table + place);
     keys[i] = at<T>(args.key_cache, block * args.key_block_stride + slot * args.key_token_stride + head);
     values[i] = at<T>(args.value_cache, block * args.value_block_stride + slot * args.value_token_stride + head);
+    if (++slot == args.block_size) {
+      slot = 0;
+      ++place;
+    }
   }
 }
 
@@ -171,24 +187,45 @@ inline void add_values_rows(AttentionState& state, int row, const T* const* valu
   }
 }
 
-// Rows [row0, row0 + count) of the state, all of one kv head, against the current key block; fetches what lies
-// `prefetch` elements behind each key and value (0: nothing).
+// The two products of attention by vectors.
 template <class Q, class C>
+struct VectorProducts {
+  static constexpr int64_t kWidth = Vec::kLanes;
+
+  static void begin(const AttentionArgs&, AttentionState&, const Q* const*, int) {}
+
+  // Scores of the rows from row0 on, all of one kv head, with the keys of the current block; fetches what lies
+  // `prefetch` elements behind each key (0: nothing).
+  static void score(const AttentionArgs& args, AttentionState& state, const Q* const* queries, const C* const* keys,
+                    int row0, int64_t prefetch) {
+    dot_tile(queries + row0, state.rows_per_head, keys, state.keys, args.head_dim, prefetch,
+             state.scores + row0 * kKeyBlock, kKeyBlock);
+  }
+
+  // Adds the values, weighted by what the scores became, to the sums of these rows.
+  static void add(const AttentionArgs& args, AttentionState& state, const C* const* values, int row0,
+                  int64_t first_key, int64_t prefetch) {
+    const int end = row0 + state.rows_per_head;
+    int row = row0;
+    for (; row + kValueRows <= end; row += kValueRows) {
+      add_values_rows<C, kValueRows>(state, row, values, first_key, args.head_dim, row == row0 ? prefetch : 0);
+    }
+    if (row + 2 <= end) {
+      add_values_rows<C, 2>(state, row, values, first_key, args.head_dim, row == row0 ? prefetch : 0);
+      row += 2;
+    }
+    if (row < end) add_values_rows<C, 1>(state, row, values, first_key, args.head_dim, row == row0 ? prefetch : 0);
+  }
+};
+
+// The rows from row0 on, all of one kv head, against the current key block; fetches what lies `prefetch` elements
+// behind each key and value (0: nothing).
+template <class Products, class Q, class C>
 inline void visit_head(const AttentionArgs& args, AttentionState& state, const Q* const* queries,
                        const C* const* keys, const C* const* values, int row0, int64_t first_key, int64_t prefetch) {
-  const int end = row0 + state.rows_per_head;
-  dot_tile(queries + row0, state.rows_per_head, keys, state.keys, args.head_dim, prefetch,
-           state.scores + row0 * kKeyBlock, kKeyBlock);
-  for (int row = row0; row < end; ++row) softmax_row(state, row, first_key, args.scale);
-  int row = row0;
-  for (; row + kValueRows <= end; row += kValueRows) {
-    add_values_rows<C, kValueRows>(state, row, values, first_key, args.head_dim, row == row0 ? prefetch : 0);
-  }
-  if (row + 2 <= end) {
-    add_values_rows<C, 2>(state, row, values, first_key, args.head_dim, row == row0 ? prefetch : 0);
-    row += 2;
-  }
-  if (row < end) add_values_rows<C, 1>(state, row, values, first_key, args.head_dim, row == row0 ? prefetch : 0);
+  Products::score(args, state, queries, keys, row0, prefetch);
+  for (int row = row0; row < row0 + state.rows_per_head; ++row) softmax_row(state, row, first_key, args.scale);
+  Products::add(args, state, values, row0, first_key, prefetch);
 }
 
 template <class T>
@@ -199,7 +236,7 @@ inline void next_head(const T** rows, int count, int64_t head_dim) {
 // Key block at first_key of a pass whose last row sees `last` keys. While one head is used the next one, its neighbour
 // in memory, is fetched a little at a time: fetching much at once overruns the queues of outstanding misses, and then
 // nothing overlaps. Behind the last head comes the first one of the next block.
-template <class Q, class C>
+template <class Products, class Q, class C>
 inline void visit_key_block(const AttentionArgs& args, const AttentionTask& task, AttentionState& state,
                             const Q* const* queries, int64_t first_key, int64_t last) {
   const C* keys[kKeyBlock];
@@ -216,8 +253,8 @@ inline void visit_key_block(const AttentionArgs& args, const AttentionTask& task
       prefetch_rows(later_keys, later, args.head_dim);
       prefetch_rows(later_values, later, args.head_dim);
     }
-    visit_head<Q, C>(args, state, queries, keys, values, head * state.rows_per_head, first_key,
-                     last_head ? 0 : args.head_dim);
+    visit_head<Products>(args, state, queries, keys, values, head * state.rows_per_head, first_key,
+                         last_head ? 0 : args.head_dim);
     next_head(keys, state.keys, args.head_dim);
     next_head(values, state.keys, args.head_dim);
   }
@@ -249,7 +286,7 @@ inline void store_row_of(const AttentionArgs& args, int64_t kv_head, const float
 }
 
 // Rows [first, first + count) of each kv head of the task; row r is query token r / group, head r % group of the group.
-template <class T, class C>
+template <class Products, class T, class C>
 inline void attend_rows(const AttentionArgs& args, const AttentionTask& task, int first, int count,
                         AttentionState& state) {
   const int64_t group = args.heads / args.kv_heads;
@@ -272,10 +309,11 @@ inline void attend_rows(const AttentionArgs& args, const AttentionTask& task, in
     state.total[i] = 0.0f;
   }
   std::memset(state.sums, 0, sizeof(float) * static_cast<size_t>(rows * state.width));
+  Products::begin(args, state, queries, rows);
   const int64_t last = state.limit[rows - 1];
   for (int64_t key = 0; key < last; key += kKeyBlock) {
     state.keys = static_cast<int>(last - key < kKeyBlock ? last - key : kKeyBlock);
-    visit_key_block<Query<T, C>, C>(args, task, state, queries, key, last);
+    visit_key_block<Products, Query<T, C>, C>(args, task, state, queries, key, last);
   }
   for (int i = 0; i < rows; ++i) {
     store_row_of<T, C>(args, task.kv_head + i / count, state.sums + i * state.width, state.total[i], out[i]);
@@ -283,16 +321,14 @@ inline void attend_rows(const AttentionArgs& args, const AttentionTask& task, in
 }
 
 // With caches of elements of type C.
-template <class T, class C>
+template <class T, class C, class Products = VectorProducts<Query<T, C>, C>>
 inline void attend(const AttentionArgs& args, const AttentionTask& task, void* scratch) {
   AttentionState state;
-  state.scores = static_cast<float*>(scratch);
-  state.sums = state.scores + kMaxQueryRows * kKeyBlock;
-  state.width = padded_width(args.head_dim);
-  state.queries = state.sums + kMaxQueryRows * state.width;
+  place(&state, scratch, padded_width(args.head_dim, Products::kWidth), !std::is_same_v<T, C>);
   const int rows = task.rows * static_cast<int>(args.heads / args.kv_heads);
   for (int first = 0; first < rows; first += kMaxQueryRows) {
-    attend_rows<T, C>(args, task, first, rows - first < kMaxQueryRows ? rows - first : kMaxQueryRows, state);
+    const int count = rows - first < kMaxQueryRows ? rows - first : kMaxQueryRows;
+    attend_rows<Products, T, C>(args, task, first, count, state);
   }
 }
 

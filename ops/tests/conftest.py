@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ops.tests.native import Native, native_path
-from vllm_mindspore.device.kernel_library import ISA_NAMES
+from vllm_mindspore.device.kernel_library import ISA_NAMES, KernelLibrary
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +28,15 @@ def isa(request: pytest.FixtureRequest, library: Native) -> Iterator[Native]:
     library.control.set_isa(request.param)
     yield library
     library.control.set_isa(before)
+
+
+@pytest.fixture
+def settings(isa: Native) -> Iterator[KernelLibrary]:
+    """The library's switches, set back afterwards."""
+    threads = isa.control.num_threads()
+    yield isa.control
+    isa.control.set_num_threads(threads)
+    isa.control.set_batch_invariant(False)
 
 
 @pytest.fixture

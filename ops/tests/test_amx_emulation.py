@@ -42,7 +42,7 @@ def test_kernels_on_emulated_tiles(emulated: Path) -> None:
     """The kernel tests themselves, of the amx level, on that library."""
     files = [
         f"ops/tests/test_{name}.py"
-        for name in ("matmul", "int8", "sparse", "weight_only", "guard_pages")
+        for name in ("attention", "matmul", "int8", "sparse", "weight_only", "guard_pages")
     ]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "amx", *files],

@@ -20,6 +20,7 @@ from ops.tests.native import (
     with_row_gap,
 )
 from ops.tests.reference import PagedCase
+from vllm_mindspore.device.kernel_library import KernelLibrary
 
 # Float32 work before the rounding of the result, relative to the largest value (outputs are
 # averages of values): scores of up to 256 products, exp, sums of up to 300 weights.
@@ -56,8 +57,11 @@ def check(out: Tensor, case: PagedCase, dtype: str, heads: int) -> None:
 @pytest.mark.parametrize("dtype", DENSE)
 def test_every_head_width(isa: Native, dtype: str, rng: np.random.Generator) -> None:
     for dim in (*range(1, 40), 64, 72, 80, 96, 128, 192, 256):
-        case = reference.paged_case(rng, [9, 70], [2, 1], heads=2, kv_heads=1, dim=dim, block=16)
-        check(attend(isa, case, dtype, 2), case, dtype, 2)
+        for queries in ([2, 1], [9, 26]):
+            case = reference.paged_case(
+                rng, [9, 70], queries, heads=2, kv_heads=1, dim=dim, block=16
+            )
+            check(attend(isa, case, dtype, 2), case, dtype, 2)
 
 
 @pytest.mark.parametrize("dtype", DENSE)
@@ -99,24 +103,53 @@ def sub_case(case: PagedCase, sequence: int, first: int, count: int) -> tuple[Pa
     return one, rows
 
 
+def check_chunks(isa: Native, case: PagedCase, dtype: str, step: int, whole: np.ndarray) -> None:
+    """Tokens of each sequence, `step` at a time, have the bits they have in the whole case."""
+    for sequence, queries in enumerate(case.queries):
+        for first in range(0, int(queries), step):
+            part, rows = sub_case(case, sequence, first, min(step, int(queries) - first))
+            np.testing.assert_array_equal(attend(isa, part, dtype, 4).array, whole[rows])
+
+
 @pytest.mark.parametrize("dtype", DENSE)
 def test_bits_do_not_depend_on_batch_chunks_or_threads(
-    isa: Native, dtype: str, rng: np.random.Generator
+    isa: Native, settings: KernelLibrary, dtype: str, rng: np.random.Generator
 ) -> None:
     case = reference.paged_case(
         rng, [150, 70, 200], [150, 30, 1], heads=4, kv_heads=2, dim=40, block=16
     )
+    settings.set_batch_invariant(True)
     whole = attend(isa, case, dtype, 4).array
-    threads = isa.control.num_threads()
-    try:
-        for count, step in ((1, 150), (2, 16), (3, 7), (2, 1)):
-            isa.control.set_num_threads(count)
-            for sequence, queries in enumerate(case.queries):
-                for first in range(0, int(queries), step):
-                    part, rows = sub_case(case, sequence, first, min(step, int(queries) - first))
-                    np.testing.assert_array_equal(attend(isa, part, dtype, 4).array, whole[rows])
-    finally:
-        isa.control.set_num_threads(threads)
+    for threads, step in ((1, 150), (2, 16), (3, 7), (2, 1)):
+        settings.set_num_threads(threads)
+        check_chunks(isa, case, dtype, step, whole)
+
+
+@pytest.mark.parametrize("dtype", DENSE)
+def test_bits_of_many_rows_do_not_depend_on_batch_or_threads(
+    isa: Native, settings: KernelLibrary, dtype: str, rng: np.random.Generator
+) -> None:
+    """Chunks of 32 tokens and more: they are taken in tasks of 16 tokens, two heads each."""
+    case = reference.paged_case(
+        rng, [160, 70, 200], [160, 64, 32], heads=4, kv_heads=2, dim=40, block=16
+    )
+    whole = attend(isa, case, dtype, 4).array
+    for threads, step in ((1, 160), (2, 32), (3, 64)):
+        settings.set_num_threads(threads)
+        check_chunks(isa, case, dtype, step, whole)
+    settings.set_batch_invariant(True)
+    on_tiles = settings.isa_name() == "amx" and dtype == "bfloat16"
+    assert (attend(isa, case, dtype, 4).array != whole).any() == on_tiles
+
+
+@pytest.mark.parametrize("dtype", DENSE)
+def test_one_row_more_than_a_tile(isa: Native, dtype: str, rng: np.random.Generator) -> None:
+    """Passes of 16 and 17 rows, and of 32 and 1: those of a token with 33 heads."""
+    for heads, kv_heads, queries in ((1, 1, 16), (1, 1, 17), (33, 1, 3), (17, 1, 2)):
+        case = reference.paged_case(
+            rng, [80], [queries], heads=heads, kv_heads=kv_heads, dim=48, block=16
+        )
+        check(attend(isa, case, dtype, heads), case, dtype, heads)
 
 
 @pytest.mark.parametrize("dtype", DENSE)
@@ -215,9 +248,9 @@ def test_later_values_do_not_touch_earlier_rows(
 HUGE = 1e30
 
 
-def hidden_block(rng: np.random.Generator, first: int) -> PagedCase:
-    """150 keys with equal scores, but -infinity for the 64 from `first` on; one query token."""
-    case = reference.paged_case(rng, [150], [1], heads=2, kv_heads=1, dim=16, block=32)
+def hidden_block(rng: np.random.Generator, first: int, tokens: int) -> PagedCase:
+    """150 keys with equal scores, but -infinity for the 64 from `first` on, and the last tokens."""
+    case = reference.paged_case(rng, [150], [tokens], heads=2, kv_heads=1, dim=16, block=32)
     case.query[...] = HUGE
     case.keys[...] = 0
     for position in range(first, first + 64):
@@ -227,23 +260,27 @@ def hidden_block(rng: np.random.Generator, first: int) -> PagedCase:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("first", [0, 64])
+@pytest.mark.parametrize("tokens", [1, 16])
 def test_a_key_block_without_weight(
-    isa: Native, dtype: str, first: int, rng: np.random.Generator
+    isa: Native, dtype: str, first: int, tokens: int, rng: np.random.Generator
 ) -> None:
-    case = hidden_block(rng, first)
-    out = attend(isa, case, dtype, 2)
-    values = tensor(case.values, dtype).wide()[case.tables[0], :, 0].reshape(-1, 16)[:150]
-    exact = np.tile(np.delete(values, slice(first, first + 64), 0).mean(0), 2)
-    absolute = FLOAT_STEPS * UNIT_ROUNDOFF["float32"] * np.abs(values).max()
-    assert (np.abs(out.wide() - exact) <= UNIT_ROUNDOFF[dtype] * np.abs(exact) + absolute).all()
+    case = hidden_block(rng, first, tokens)
+    out = attend(isa, case, dtype, 2).wide()
+    values = tensor(case.values, dtype).wide()[case.tables[0], :, 0].reshape(-1, 16)
+    absolute = FLOAT_STEPS * UNIT_ROUNDOFF["float32"] * np.abs(values[:150]).max()
+    for row, visible in enumerate(range(151 - tokens, 151)):
+        seen = np.delete(values[:visible], slice(first, first + 64), 0)
+        exact = np.tile(seen.mean(0), 2)
+        assert (np.abs(out[row] - exact) <= UNIT_ROUNDOFF[dtype] * np.abs(exact) + absolute).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("position", [0, 1, 40, 63])
+@pytest.mark.parametrize("tokens", [1, 16])
 def test_a_score_that_is_no_number_shows(
-    isa: Native, dtype: str, position: int, rng: np.random.Generator
+    isa: Native, dtype: str, position: int, tokens: int, rng: np.random.Generator
 ) -> None:
-    case = hidden_block(rng, 0)
+    case = hidden_block(rng, 0, tokens)
     case.keys[case.tables[0, position // 32], position % 32] = np.nan
     assert np.isnan(attend(isa, case, dtype, 2).wide()).all()
 

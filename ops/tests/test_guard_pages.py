@@ -156,7 +156,7 @@ def test_rowwise(
 def test_attention(
     isa: Native, guards: Guards, dtype: str, at_end: bool, rng: np.random.Generator
 ) -> None:
-    for dim in (3, 8, 20, 33):
+    for dim in (3, 8, 20, 33, 64):
         case = reference.paged_case(rng, [33, 66], [9, 1], heads=4, kv_heads=2, dim=dim, block=16)
         # The last block of the caches is in use, up to its last slot.
         case.tables[0, 1] = case.keys.shape[0] - 1

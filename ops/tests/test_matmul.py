@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -142,15 +142,6 @@ PACKED: dict[str, Callable[[int], bool]] = {
     "amx": lambda rows: rows > 4,
     "avx512_bf16": lambda rows: 12 < rows <= 16 or rows > 20,
 }
-
-
-@pytest.fixture
-def settings(isa: Native) -> Iterator[KernelLibrary]:
-    """The library's switches, set back afterwards."""
-    threads = isa.control.num_threads()
-    yield isa.control
-    isa.control.set_num_threads(threads)
-    isa.control.set_batch_invariant(False)
 
 
 @pytest.mark.parametrize("dtype", DENSE)

@@ -220,6 +220,7 @@ struct AttentionArgs {
   float scale;
   char* out;
   int64_t ldout;
+  bool any_order;  // sums of tasks with many rows may run in another order than those of tasks with few
 };
 
 // Query tokens [first_row, first_row + rows) of q, whose first token has `first_limit` visible keys (each later

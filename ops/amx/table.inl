@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernel table of the amx folder.
+#pragma once
+
+#include "amx/attention.inl"
+#include "amx/matmul.inl"
+
+namespace {
+
+// The AVX-512 kernels with the products of bfloat16 and int8, and attention of bfloat16, on tiles.
+inline KernelTable amx_kernel_table() {
+  const auto packs = [](int64_t rows) { return rows > kSmallRows; };
+  KernelTable table = kernel_table("amx");
+  set_packed(&table, linear_amx, gate_up_amx, packs);
+  set_int8(&table, int8_linear_amx<float>, int8_linear_amx<Half>, int8_linear_amx<BFloat16>, packing<int8_t>(packs));
+  table.by_dtype[2].attention_scratch = attention_scratch_amx;
+  table.by_dtype[2].attention = attention_amx;
+  return table;
+}
+
+}  // namespace
