@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from docs import matrix
+from docs.matrix import features, hardware, models, rows
+from docs.matrix.page import markdown
 from tests.e2e.checkpoints import SPECS
 from vllm_mindspore import config_checks, envs
 from vllm_mindspore.model_executor.models.registry import supported_architectures
@@ -45,18 +46,18 @@ def test_variables_exist(page: Path) -> None:
 def test_pages_are_what_make_docs_writes() -> None:
     generated = {
         "environment_variables.md": envs.markdown(),
-        "models_and_features.md": matrix.markdown(),
+        "models_and_features.md": markdown(),
     }
     found = {name: (ROOT / "docs" / name).read_text() for name in generated}
     assert found == generated, "run `make docs`"
 
 
 def test_the_matrix_lists_every_architecture() -> None:
-    assert [model.architecture for model in matrix.MODELS] == supported_architectures()
+    assert [model.architecture for model in models.MODELS] == supported_architectures()
 
 
-@pytest.mark.parametrize("model", matrix.MODELS, ids=lambda model: model.architecture)
-def test_checkpoints_of_a_model_have_its_architecture(model: matrix.Model) -> None:
+@pytest.mark.parametrize("model", models.MODELS, ids=lambda model: model.architecture)
+def test_checkpoints_of_a_model_have_its_architecture(model: rows.Model) -> None:
     assert model.checkpoints
     for name in model.checkpoints:
         model_type = SPECS[name].config_class.model_type
@@ -64,12 +65,12 @@ def test_checkpoints_of_a_model_have_its_architecture(model: matrix.Model) -> No
 
 
 def test_every_checkpoint_is_in_the_matrix() -> None:
-    listed = [name for model in matrix.MODELS for name in model.checkpoints]
+    listed = [name for model in models.MODELS for name in model.checkpoints]
     assert sorted(listed) == sorted(SPECS)
 
 
-ROWS = (*matrix.CONFIG, *matrix.FEATURES, *matrix.HARDWARE)
-TESTS = {*matrix.MODEL_TESTS, *(test for row in ROWS for test in row.tests)}
+ROWS = (*models.CONFIG, *features.FEATURES, *hardware.TESTED)
+TESTS = {*models.TESTS, *(test for row in ROWS for test in row.tests)}
 
 
 @pytest.mark.parametrize("node", sorted(TESTS))
@@ -83,8 +84,8 @@ def test_every_row_has_a_test() -> None:
     assert [row.feature for row in ROWS if not row.tests] == []
 
 
-@pytest.mark.parametrize("row", matrix.REFUSED, ids=lambda row: row.check)
-def test_refusing_check_of_the_matrix_exists(row: matrix.Refused) -> None:
+@pytest.mark.parametrize("row", features.REFUSED, ids=lambda row: row.check)
+def test_refusing_check_of_the_matrix_exists(row: rows.Refused) -> None:
     module, _, name = row.check.partition(":")
     if module == "unused_options":
         assert name in [unused.path for unused in (*UNUSED, *UNUSED_EARLY)]
@@ -99,6 +100,6 @@ def test_every_check_is_in_the_matrix() -> None:
     of_supported = {"load_format", "_block_size", "_eager"}
     of_files = {"_model_config", "_model_files"}
     of_tables = {"_unused_options", "_unused_variables"}
-    listed = {row.check.partition(":")[2] for row in matrix.REFUSED}
+    listed = {row.check.partition(":")[2] for row in features.REFUSED}
     names = {check.__name__ for check in config_checks.CHECKS}
     assert names - listed == of_supported | of_files | of_tables
