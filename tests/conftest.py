@@ -22,6 +22,8 @@ os.environ.pop("VLLM_LOGGING_LEVEL", None)  # tests wait for lines in servers' l
 # For child processes: without what activation and other tests set later.
 ENVIRONMENT = dict(os.environ)
 ROOT = Path(__file__).resolve().parents[1]
+# Options of a server: users' servers may have the usual port.
+ANY_PORT = ("--host", "127.0.0.1", "--port", "0")
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 Configure = Callable[..., Any]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ANY_PORT
 from vllm_mindspore import __version__
 from vllm_mindspore.cli import main
 
@@ -78,7 +79,7 @@ def test_flags_of_the_documents_parse() -> None:
 
 def test_refusal_reaches_the_user_of_serve(tiny_model: Path) -> None:
     result = subprocess.run(
-        [SCRIPT, "serve", str(tiny_model), *DOCUMENTED_FLAGS.split()],
+        [SCRIPT, "serve", str(tiny_model), *DOCUMENTED_FLAGS.split(), *ANY_PORT],
         capture_output=True,
         text=True,
         timeout=240,
@@ -97,7 +98,7 @@ def test_contradicting_files_are_told_to_the_user_of_serve(
     config["quantization_config"] = {"quant_method": "fp8"}
     (folder / "config.json").write_text(json.dumps(config))
     result = subprocess.run(
-        [SCRIPT, "serve", str(folder), "--quantization", "ascend"],
+        [SCRIPT, "serve", str(folder), "--quantization", "ascend", *ANY_PORT],
         capture_output=True,
         text=True,
         timeout=240,
@@ -113,7 +114,7 @@ def test_wrong_variable_reaches_the_user_of_serve(
 ) -> None:
     monkeypatch.setenv("VLLM_MS_MODEL_BACKEND", "MindFormers")
     result = subprocess.run(
-        [SCRIPT.with_name(script), "serve", str(tiny_model)],
+        [SCRIPT.with_name(script), "serve", str(tiny_model), *ANY_PORT],
         capture_output=True,
         text=True,
         timeout=240,

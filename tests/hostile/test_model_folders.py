@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from vllm.engine.arg_utils import EngineArgs
 
-from tests.conftest import ENVIRONMENT, ROOT, RunPython
+from tests.conftest import ANY_PORT, ENVIRONMENT, ROOT, RunPython
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_serve_ends_with_the_reason_before_an_engine_starts(folder: Path) -> Non
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     child = subprocess.run(
-        [sys.executable, "-m", "vllm_mindspore.cli.main", "serve", str(folder)],
+        [sys.executable, "-m", "vllm_mindspore.cli.main", "serve", str(folder), *ANY_PORT],
         env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
