@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,53 @@ def test_plain_folders_are_not_compressed(tiny_model: Path, tmp_path: Path) -> N
     for folder in (tiny_model, random_folder(tmp_path / "whole")):
         with pytest.raises(ValueError, match=r"its weights are not compressed.*compress them"):
             configure(folder, load_format="sparse_quant")
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("model.safetensors", "a quantization tool made this checkpoint"),
+        (
+            "quant_model_weight_w8a8.safetensors",
+            r"ModelSlim made this checkpoint.*its quant_model_description\.json is missing",
+        ),
+        (
+            "quant-model-00001-of-00001.safetensors",
+            r"Golden Stick made this checkpoint.*its quantization_description\.json is missing",
+        ),
+    ],
+)
+@pytest.mark.parametrize("asked", [None, "ascend"])
+def test_a_description_that_was_left_behind(
+    tmp_path: Path, file: str, message: str, asked: str | None
+) -> None:
+    """With a flag and without, before anything starts."""
+    folder = random_folder(tmp_path / "whole")
+    tensors = load_all(folder)
+    for old in (*folder.glob("*.safetensors*"), *folder.glob("*description*.json")):
+        old.unlink()
+    save_file(tensors, folder / file)
+    with pytest.raises(ValueError, match=f"{message}.*Copy it from the folder that the tool wrote"):
+        configure(folder, quantization=asked)
+
+
+def load_all(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a folder."""
+    parts = [load_file(file) for file in sorted(folder.glob("*.safetensors"))]
+    return {name: tensor for part in parts for name, tensor in part.items()}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"quantization": "golden-stick"}, {"load_format": "sparse_quant"}]
+)
+def test_a_description_of_ranks_that_was_left_behind(
+    made: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    folder = Path(shutil.copytree(made, tmp_path / "made"))
+    (folder / "quantization_description.json").unlink()
+    message = r"rank_0: its weights are compressed \(W8A8SC\), a folder .* their quant.*missing"
+    with pytest.raises(ValueError, match=message):
+        configure(folder, **options)
 
 
 def test_tensors_that_are_converted_are_told(

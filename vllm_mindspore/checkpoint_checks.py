@@ -10,7 +10,7 @@ from vllm.logger import init_logger
 
 from vllm_mindspore import envs
 from vllm_mindspore.device import soc
-from vllm_mindspore.model_executor.model_loader import rank_files
+from vllm_mindspore.model_executor.model_loader import checkpoint_files, rank_files
 from vllm_mindspore.model_executor.model_loader.quantization_files import (
     Stored,
     check_asked,
@@ -112,6 +112,8 @@ def load_format(vllm_config: VllmConfig) -> None:
 def check_compressed(folder: Path, load_format: str, *, sparse: bool) -> None:
     """Raise ValueError for --load-format sparse_quant of a folder that is not `sparse`."""
     if load_format == SPARSE_FORMAT and not sparse:
+        if any(folder.glob("rank_*")):
+            checkpoint_files.select(folder)  # says what is missing
         refuse(
             f"load_format={load_format!r} for {folder}",
             "it has no description with a block for each rank: its weights are not compressed",

@@ -33,6 +33,15 @@ def test_a_float_model(tiny_model: Path) -> None:
     assert text.endswith("\nNo problems found.")
 
 
+def test_a_description_that_was_left_behind(tmp_path: Path) -> None:
+    write(tmp_path, quantized(qwen2(tmp_path))[0])
+    report = inspect(tmp_path)
+    assert (
+        "made this checkpoint (model.layers.0.mlp.down_proj.weight is int8)" in report.problems[0]
+    )
+    assert "written by     unclear (the description file is missing)" in as_text(report)
+
+
 @pytest.mark.parametrize(
     ("name", "type_", "scales"),
     [

@@ -15,6 +15,7 @@ from vllm_mindspore.model_executor.model_loader import checkpoint_files, preflig
 from vllm_mindspore.model_executor.model_loader.quantization_files import (
     CONFIG,
     Quantization,
+    check_described,
     read_quantization,
     stated_in,
 )
@@ -95,6 +96,8 @@ def _quantization(found: Checkpoint) -> Quantization | None:
     stored = read_quantization(found.folder, stated_in(found.config))
     if isinstance(stored, SparseDescription):
         raise ValueError(f"{stored.file}: compressed weights, {stored.layout.value}")
+    if stored is None:
+        check_described(found.folder, found.tensors)
     return stored
 
 

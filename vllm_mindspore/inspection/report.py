@@ -121,7 +121,7 @@ def _tool(found: Checkpoint) -> str:
     if stated is not None:
         method = stated.get("quant_method") if isinstance(stated, dict) else stated
         return f"unclear (quantization_config has quant_method {method!r:.100})"
-    return "none: float weights"
+    return "unclear (the description file is missing)" if found.unclear else "none: float weights"
 
 
 def _kv_cache(found: Checkpoint) -> str:

@@ -96,6 +96,14 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     assert str(tmp_path) in text
 
 
+def test_problems_name_the_tool_that_quantized(tmp_path: Path) -> None:
+    source = SafetensorsSource(_single(tmp_path), torch.float32, writer="ModelSlim")
+    source.take("c.weight", (7,))
+    with pytest.raises(ValueError, match=r"missing tensor c\.weight.*") as error:
+        source.finish()
+    assert "ModelSlim made this checkpoint: copy its folder again as a whole" in str(error.value)
+
+
 def test_recomputed_buffers_may_be_present(tmp_path: Path) -> None:
     save_file({"x.inv_freq": torch.zeros(2)}, tmp_path / "model.safetensors")
     SafetensorsSource(tmp_path, torch.float32, unused=(".inv_freq",)).finish()

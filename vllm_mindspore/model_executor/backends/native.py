@@ -170,7 +170,9 @@ class NativeBackend:
         # A model that was downloaded is seen here first.
         check_compressed(folder, self._load_config.load_format, sparse=False)
         shards = self._shards(found) if self._rank.count > 1 else None
-        return relative_to_decoder(SafetensorsSource(folder, dtype, unused, shards))
+        return relative_to_decoder(
+            SafetensorsSource(folder, dtype, unused, shards, writer=found.writer if found else "")
+        )
 
     def _shards(self, found: Stored | None) -> Shards:
         """What this rank has of a folder that holds the whole model."""
@@ -188,7 +190,8 @@ class NativeBackend:
         rank_files.check(found, sizes, computing_device(), decode=decode)
         filled_up = PaddedVocabulary(whole.vocab_size) if self._rank.count == 1 else None
         files = rank_files.select(found, self._rank.index)
-        return SafetensorsSource(files.folder, self._model_config.dtype, unused, filled_up, files)
+        dtype = self._model_config.dtype
+        return SafetensorsSource(files.folder, dtype, unused, filled_up, files, found.writer)
 
     def _quantization(self) -> Stored | None:
         """How the checkpoint is quantized; dummy weights have what their folder describes."""

@@ -111,14 +111,16 @@ def _two_checkpoints(folder: Path, found: str) -> ValueError:
     )
 
 
-def check_folder(folder: Path) -> None:
-    """Reads every header of a folder. Raises ValueError naming the first file that is broken."""
+def check_folder(folder: Path) -> dict[str, TensorInfo]:
+    """Every header of a folder, tensor -> what it says. Raises ValueError naming the first file
+    that is broken."""
     files = select(folder)
     headers: dict[str, dict[str, TensorInfo]] = {}
     for name in files.names:
         with open_regular(folder / name) as stream:
             headers[name] = read_header(stream, folder / name)
     files.places(headers)
+    return {tensor: info for header in headers.values() for tensor, info in header.items()}
 
 
 def _unindexed(folder: Path) -> list[str]:
@@ -134,6 +136,13 @@ def _unindexed(folder: Path) -> list[str]:
 
 def _instead(folder: Path) -> str:
     """What to do, by what is there in place of safetensors files."""
+    ranks = sorted(part.name for part in folder.glob("rank_*") if part.is_dir())
+    if ranks:
+        return (
+            f", but {', '.join(ranks[:5])}: its weights are compressed (W8A8SC), a folder for each "
+            "rank, and their quantization_description.json is missing. Copy it from the folder "
+            "that the tool wrote"
+        )
     others = sorted(file.name for pattern in _OTHER_WEIGHTS for file in folder.glob(pattern))
     if others:
         return (

@@ -14,6 +14,7 @@ from vllm.logger import init_logger
 from vllm_mindspore.model_executor.model_loader import checkpoint_files, strict_json
 from vllm_mindspore.model_executor.model_loader.quantization_files import (
     Stored,
+    check_described,
     read_description,
     read_quantization,
     stated_in,
@@ -108,7 +109,9 @@ def check(model: ModelConfig, load: LoadConfig) -> None:
         # Folders of compressed weights are checked with their description.
         ranks = isinstance(read_description(folder), SparseDescription)
         if load.load_format != "dummy" and not ranks:
-            checkpoint_files.check_folder(folder)
+            tensors = checkpoint_files.check_folder(folder)
+            if read_quantization(folder, stated_in(model.hf_config)) is None:
+                check_described(folder, tensors)
     if not model.skip_tokenizer_init:
         _check_tokenizer(Path(model.tokenizer))
 

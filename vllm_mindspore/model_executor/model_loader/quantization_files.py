@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vllm_mindspore.model_executor.model_loader import rank_files, strict_json
-from vllm_mindspore.model_executor.model_loader.safetensors_header import open_regular
+from vllm_mindspore.model_executor.model_loader import checkpoint_files, rank_files, strict_json
+from vllm_mindspore.model_executor.model_loader.safetensors_header import TensorInfo, open_regular
 from vllm_mindspore.quantization import compressed_tensors, description, sparse_description
 from vllm_mindspore.quantization.compressed_tensors import CompressedTensors
-from vllm_mindspore.quantization.description import TOOLS, Description
+from vllm_mindspore.quantization.description import TOOLS, Description, Tool
 from vllm_mindspore.quantization.sparse_description import SparseDescription
 
 CONFIG = "config.json"
@@ -28,6 +28,11 @@ Quantization = Description | CompressedTensors
 Stored = Quantization | SparseDescription
 """What any checkpoint does."""
 
+# Names of weight files -> who gives them, and the description that belongs to them.
+_WRITTEN = {
+    "quant_model_weight*.safetensors": (Tool.MODELSLIM.writer, "quant_model_description.json"),
+    "quant-model-*.safetensors": (Tool.GOLDEN_STICK.writer, "quantization_description.json"),
+}
 # compressed-tensors of old versions has the other key.
 _KEYS = ("quantization_config", "compression_config")
 
@@ -67,6 +72,8 @@ def read_quantization(folder: Path, stated: Mapping[str, Any] | None) -> Stored 
 def check_asked(folder: Path, asked: str, found: Stored | None) -> None:
     """Raise ValueError where --quantization contradicts the files."""
     if found is None:
+        if any(folder.glob("*.safetensors")) or any(folder.glob("rank_*")):
+            check_described(folder, checkpoint_files.check_folder(folder))
         raise ValueError(
             f"quantization={asked!r}, but {folder} has {_no_description()} and no "
             "quantization_config in config.json: its weights are plain. Drop --quantization, or "
@@ -77,6 +84,24 @@ def check_asked(folder: Path, asked: str, found: Stored | None) -> None:
             f"quantization={asked!r}, but {found.file} was written by {found.writer} for "
             f"--quantization {found.names[0]}. Drop --quantization: the files say it"
         )
+
+
+def check_described(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
+    """Raise ValueError where weights are int8 in a folder that does not say how they are
+    quantized."""
+    int8 = (name for name, info in tensors.items() if info.dtype == "I8")
+    name = next((name for name in int8 if name.endswith(".weight")), None)
+    if name is None:
+        return
+    writer, file = next(
+        (found for pattern, found in _WRITTEN.items() if any(folder.glob(pattern))),
+        ("a quantization tool", "description file"),
+    )
+    raise ValueError(
+        f"{folder}: {writer} made this checkpoint ({name} is int8), but its {file} is missing: "
+        f"there is {_no_description()} and no quantization_config in config.json. Copy it from the "
+        "folder that the tool wrote"
+    )
 
 
 def stated_in(config: Any) -> Mapping[str, Any] | None:

@@ -47,11 +47,13 @@ class SafetensorsSource:
         unused: Sequence[str] = (),
         shards: Division | None = None,
         files: CheckpointFiles | None = None,
+        writer: str = "",
     ) -> None:
         """Opens the headers. `unused` lists name suffixes of tensors that a checkpoint may have
         and the model does not need (precomputed buffers). `shards`: the folder holds the whole
         model, of which shapes asked for are one rank's; without it they are those of the files.
-        `files`: those of the folder to read, where they are not all.
+        `files`: those of the folder to read, where they are not all. `writer`: the tool that
+        quantized them.
 
         Raises ValueError naming the file for a folder without weights or a broken file.
         """
@@ -61,6 +63,10 @@ class SafetensorsSource:
         self._unused = tuple(unused)
         self._shards = shards
         self._problems = Problems(f"checkpoint {folder}")
+        made = (
+            f" {writer} made this checkpoint: copy its folder again as a whole, or quantize again."
+        )
+        self._advice = _ADVICE + (made if writer else "")
         self._files = open_files(files or checkpoint_files.select(folder))
         self._taken: dict[str, torch.Tensor] = {}
         # A weight that two graphs read is one Parameter, of which MindSpore has one copy at most.
@@ -111,7 +117,7 @@ class SafetensorsSource:
         """Adds a problem to what `finish` reports."""
         self._problems.add(problem)
         if len(self._problems) >= _MAX_PROBLEMS:
-            self._problems.raise_if_any(_ADVICE)
+            self._problems.raise_if_any(self._advice)
 
     def place(self, name: str) -> str:
         """Tensor and file, for messages."""
@@ -125,7 +131,7 @@ class SafetensorsSource:
             if not name.endswith(self._unused):
                 place = f"{name} in {self._files[name].file.name}"
                 self._problems.add(f"extra tensor {place}: the model has no such weight")
-        self._problems.raise_if_any(_ADVICE)
+        self._problems.raise_if_any(self._advice)
         self._check_values()
         for file in set(self._files.values()):
             file.check_unchanged()
@@ -164,7 +170,7 @@ class SafetensorsSource:
         """Zeros, of which only the pages that are read take memory; too much ends the load here."""
         self._unset_bytes += math.prod(shape) * dtype.itemsize
         if min(shape, default=0) < 0 or self._unset_bytes > _MAX_UNSET_BYTES:
-            self._problems.raise_if_any(_ADVICE)
+            self._problems.raise_if_any(self._advice)
         return torch.zeros(shape, dtype=dtype)
 
     def _problem(self, name: str, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[str]) -> str:
