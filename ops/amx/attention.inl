@@ -3,8 +3,8 @@
 // of fewer rows, whose sums run in another order; on either side they do not depend on the other rows.
 //
 // - Scores are products of keys, in their natural layout, with packed queries, as those of weights with packed inputs.
-// - Probabilities become two bfloat16 each, the second being what rounding took from the first, so that products with
-//   values are as exact as those of float32 probabilities.
+// - Probabilities become two bfloat16 each, the second being what rounding took from the first: together they are within
+//   2^-17 of the float32 probability, where the result is rounded to 2^-9.
 // - Values are packed in pairs of keys. Those that are no numbers are left out and added alone, to the rows that see
 //   them: tiles multiply the zero weight of a key that a row does not see, too.
 #pragma once

@@ -107,10 +107,11 @@ def check(model: ModelConfig, load: LoadConfig) -> None:
         for name in _MODEL_FILES:
             _check_object(folder / name)
         # Folders of compressed weights are checked with their description.
-        ranks = isinstance(read_description(folder), SparseDescription)
+        described = read_description(folder)
+        ranks = isinstance(described, SparseDescription)
         if load.load_format != "dummy" and not ranks:
             tensors = checkpoint_files.check_folder(folder)
-            if read_quantization(folder, stated_in(model.hf_config)) is None:
+            if described is None and stated_in(model.hf_config) is None:
                 check_described(folder, tensors)
     if not model.skip_tokenizer_init:
         _check_tokenizer(Path(model.tokenizer))
