@@ -3,7 +3,6 @@
 #include "amx/vec.h"
 
 #include "amx/dot.h"
-#include "avx2/sparse.h"
 
 #include "dispatch/tables.h"
 #include "kernels/all.inl"

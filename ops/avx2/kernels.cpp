@@ -3,7 +3,6 @@
 #include "avx2/vec.h"
 
 #include "avx2/dot.h"
-#include "avx2/sparse.h"
 
 #include "dispatch/tables.h"
 #include "kernels/all.inl"

@@ -3,7 +3,6 @@
 #include "avx512/vec.h"
 
 #include "avx512/dot.h"
-#include "avx2/sparse.h"
 
 #include "dispatch/tables.h"
 #include "kernels/all.inl"

@@ -1,21 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sums of few rows of x with compressed weights, which are expanded in registers: VPEXPANDB beside VPDPBUSD.
 //
-// Tiles are read in the order of memory, and each output has a vector of 16 sums in the first-level cache. VPDPBUSD wants one
-// side without signs: that is the weights plus 128, so the sums exceed the product by 128 times those of the inputs.
+// VPDPBUSD wants one side without signs: that is the weights plus 128, so the sums exceed the product by 128 times those of the
+// inputs.
 #pragma once
 
 namespace {
-
-using vmo::kSparseCols;
-using vmo::kSparseRows;
-using vmo::kSparseSumRows;
-using vmo::kSparseWord;
-using vmo::SparseSums;
-
-constexpr int kSumVectors = vmo::sparse_sum_cols(kSparseSumRows) * kSparseSumRows;
-static_assert(vmo::sparse_sum_cols(1) <= kSumVectors && vmo::sparse_sum_cols(3) * 3 <= kSumVectors);
-constexpr int kLine = 64;
 
 // kWords vectors of weights of the next row.
 template <int kWords>
@@ -127,18 +117,16 @@ void sparse_sums(const SparseSums& args) {
   const int rows = args.rows, cols = (args.cols + 15) / 16 * 16;
   for (int i = 0; i < cols * rows; ++i) sums[i] = _mm512_setzero_si512();
   uint32_t shifts[kSparseSumRows] = {};
-  for (int64_t tile = 0; tile < args.tiles; ++tile) {
-    SparseCursor* cursor = args.cursors + tile;
-    if (cursor->coding == TileCoding::kZero) continue;
+  for_tiles(args, [&](int64_t tile, SparseCursor* cursor) {
     for (int m = 0; m < rows; ++m) shifts[m] += static_cast<uint32_t>(args.shifts[tile * rows + m]);
     // Behind the last one lies what the next call reads.
     const NextTile next = tile + 1 < args.tiles ? NextTile{cursor[1].row, cursor[1].values}
                                                 : NextTile{cursor->values, cursor->values};
     add_tile<kSparseCols / kSparseWord>(args, cursor, args.x + tile * kSparseCols, next, sums);
-  }
+  });
   for (int n = 0; n < cols; n += 16) {
     for (int m = 0; m < rows; ++m) {
-      store_sums(sums + n * rows, rows, m, static_cast<int32_t>(shifts[m]), args.sums + (n / kLine * rows + m) * kLine + n % kLine);
+      store_sums(sums + n * rows, rows, m, static_cast<int32_t>(shifts[m]), sum_at(args, n, m));
     }
   }
 }

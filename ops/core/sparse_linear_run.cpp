@@ -175,7 +175,7 @@ void run_sparse_linear(const ElementKernels& kernels, const KernelTable& table, 
                        const Int8LinearArgs& args) {
   const SparseKernels& sparse = sparse_kernels(table);
   if (args.rows == 0) return;
-  if (sparse.sums != nullptr && args.rows <= kSparseSumRows) return run_sums(kernels, sparse, element, args);
+  if (args.rows <= sparse.sum_rows) return run_sums(kernels, sparse, element, args);
   for_int8_groups(table.int8_packing, element, args,
                   [&](const Int8LinearArgs& group) { run_panels(kernels, sparse, element, group); });
 }

@@ -114,11 +114,12 @@ const char* active_isa_name() {
 #if defined(__x86_64__) && !defined(VMO_PORTABLE_ONLY)
 const SparseKernels& sparse_kernels(const KernelTable& table) {
   static const bool available = detect_x86_vbmi2();
-  const bool avx512 = &table != generic_kernels() && &table != avx2_kernels();
-  return available && avx512 && g_vbmi2.load(std::memory_order_relaxed) ? *avx512_vbmi2_sparse() : table.sparse;
+  if (&table == generic_kernels()) return *generic_sparse();
+  const bool vbmi2 = available && &table != avx2_kernels() && g_vbmi2.load(std::memory_order_relaxed);
+  return vbmi2 ? *avx512_vbmi2_sparse() : *avx2_sparse();
 }
 #else
-const SparseKernels& sparse_kernels(const KernelTable& table) { return table.sparse; }
+const SparseKernels& sparse_kernels(const KernelTable&) { return *generic_sparse(); }
 #endif
 
 void set_vbmi2(bool on) { g_vbmi2 = on; }

@@ -11,7 +11,9 @@ const KernelTable* avx2_kernels();
 const KernelTable* avx512_kernels();
 const KernelTable* avx512_bf16_kernels();
 const KernelTable* amx_kernels();
-// Needs more than the table beside which it is used.
+// What reads compressed weights, beside any table of its folder or above.
+const SparseKernels* generic_sparse();
+const SparseKernels* avx2_sparse();
 const SparseKernels* avx512_vbmi2_sparse();
 
 }  // namespace vmo

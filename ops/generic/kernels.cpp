@@ -3,7 +3,6 @@
 #include "generic/vec.h"
 
 #include "generic/dot.h"
-#include "generic/sparse.h"
 
 #include "dispatch/tables.h"
 #include "kernels/all.inl"

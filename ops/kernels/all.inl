@@ -24,10 +24,7 @@ using vmo::NormArgs;
 using vmo::Packing;
 using vmo::QuantizeArgs;
 using vmo::RotaryArgs;
-using vmo::SparseCursor;
-using vmo::SparseKernels;
 using vmo::Tile;
-using vmo::TileCoding;
 using vmo::WeightOnlyArgs;
 
 }  // namespace
@@ -45,7 +42,6 @@ using vmo::WeightOnlyArgs;
 #include "kernels/peak.inl"
 #include "kernels/quantize.inl"
 #include "kernels/rotary.inl"
-#include "kernels/sparse.inl"
 #include "kernels/sum.inl"
 #include "kernels/weight_only.inl"
 

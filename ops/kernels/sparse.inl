@@ -1,8 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows of compressed weights (docs/sparse_quant_format.md) as plain int8. An instruction set brings `expand_word`.
+// Rows of compressed weights (docs/sparse_quant_format.md) as plain int8: include after a folder's expand.h, which brings
+// `expand_word`.
 #pragma once
 
+#include <cstring>
+
+#include "vmo/dtype.h"
+#include "vmo/kernel_table.h"
+
 namespace {
+
+using vmo::SparseCursor;
+using vmo::SparseKernels;
+using vmo::TileCoding;
 
 constexpr int64_t kMaskBytes = 8;
 constexpr int64_t kValuesAhead = 2048;  // bytes: a row takes up to 256
@@ -53,7 +63,5 @@ void skip_rows(SparseCursor* cursor, int rows) {
   cursor->values += values;
   cursor->row += words * kMaskBytes;
 }
-
-inline SparseKernels sparse_kernels() { return {expand_rows, skip_rows, nullptr}; }
 
 }  // namespace

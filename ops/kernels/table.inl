@@ -28,7 +28,7 @@ ElementKernels element_kernels() {
 }
 
 inline KernelTable kernel_table(const char* name) {
-  return {name, {element_kernels<float>(), element_kernels<Half>(), element_kernels<BFloat16>()}, {}, sparse_kernels()};
+  return {name, {element_kernels<float>(), element_kernels<Half>(), element_kernels<BFloat16>()}, {}};
 }
 
 }  // namespace

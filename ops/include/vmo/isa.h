@@ -23,8 +23,8 @@ const KernelTable* active_kernels(const char* op);
 Status set_isa(const char* name);
 const char* active_isa_name();
 
-// What reads compressed weights beside a table: its own, or with AVX-512 VBMI2 a better one. Not every CPU of an AVX-512
-// level has VBMI2, so it is no level.
+// What reads compressed weights beside a table: with AVX-512 VBMI2, with AVX2, or portable. Not every CPU of an AVX-512 level has
+// VBMI2, so it is no level.
 const SparseKernels& sparse_kernels(const KernelTable& table);
 // Does without VBMI2 (tests).
 void set_vbmi2(bool on);

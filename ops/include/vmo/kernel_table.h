@@ -123,7 +123,8 @@ struct SparseKernels {
   void (*expand)(SparseCursor* cursor, int rows, const char* end, int8_t* out, int64_t ld);
   // Passes over rows.
   void (*skip)(SparseCursor* cursor, int rows);
-  void (*sums)(const SparseSums& args);  // null where expanded weights are multiplied as quickly
+  void (*sums)(const SparseSums& args);  // null where sum_rows is 0
+  int sum_rows;  // as many rows of x are added up as weights are expanded; more are faster with expanded weights
 };
 
 // y[m, n] = sum over groups g of scale[n, g] * sum_{k in g} x[m, k] * (w[n, k] + offset[n, g]) (+ bias[n]), rounded
@@ -272,7 +273,6 @@ struct KernelTable {
   const char* name;
   ElementKernels by_dtype[3];  // indexed by DType
   Packing int8_packing;
-  SparseKernels sparse;
 };
 
 }  // namespace vmo

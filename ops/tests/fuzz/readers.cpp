@@ -6,15 +6,13 @@
 
 #if defined(__x86_64__)
 #include "dispatch/cpuid_x86.h"
-
-const vmo::SparseKernels* avx2_reader();
 #endif
 
 const std::vector<const vmo::SparseKernels*>& readers() {
   static const auto found = [] {
-    std::vector<const vmo::SparseKernels*> list{&vmo::generic_kernels()->sparse};
+    std::vector<const vmo::SparseKernels*> list{vmo::generic_sparse()};
 #if defined(__x86_64__)
-    if (vmo::detect_x86_level() >= vmo::Isa::kAvx2) list.push_back(avx2_reader());
+    if (vmo::detect_x86_level() >= vmo::Isa::kAvx2) list.push_back(vmo::avx2_sparse());
     if (vmo::detect_x86_vbmi2()) list.push_back(vmo::avx512_vbmi2_sparse());
 #endif
     return list;

@@ -95,8 +95,7 @@ void read_all(const vmo::SparseKernels& reader, const vmo::SparseTiles& tiles) {
         reader.expand(&cursors[static_cast<size_t>(i)], extents.rows - skipped, end, panel.data.get() + i * vmo::kSparseCols, ld);
       }
     }
-    for (const int rows : {1, 3, 8}) {
-      if (reader.sums == nullptr) break;
+    for (int rows = 1; rows <= reader.sum_rows; ++rows) {
       const Exact<int8_t> x(rows * ld);
       const Exact<int32_t> shifts(rows * tiles.across);
       const int cols = std::min(vmo::sparse_sum_cols(rows), extents.rows);

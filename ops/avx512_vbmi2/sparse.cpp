@@ -2,15 +2,19 @@
 // Compressed weights on CPUs with AVX-512 VBMI2, VNNI and VPOPCNTDQ, whichever of the AVX-512 tables is in force.
 #include "avx512/vec.h"
 
-#include "dispatch/tables.h"
-
 #include "avx512_vbmi2/expand.h"
+
+#include "dispatch/tables.h"
+#include "kernels/sparse.inl"
+#include "kernels/sparse_sums.inl"
+
+#include "avx512_vbmi2/skip.inl"
 #include "avx512_vbmi2/sums.inl"
 
 namespace vmo {
 
 const SparseKernels* avx512_vbmi2_sparse() {
-  static const SparseKernels kernels{expand_rows, skip_rows_quickly, sparse_sums};
+  static const SparseKernels kernels{expand_rows, skip_rows_quickly, sparse_sums, kSparseSumRows};
   return &kernels;
 }
 
