@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +26,17 @@ DOCUMENTED_FLAGS = (
     "--gpu-memory-utilization=0.8 --max-num-batched-tokens=16384 --max-model-len=32768 "
     "--quantization golden-stick --load-format sparse_quant"
 )
+
+
+def test_a_reader_that_wants_no_more_ends_inspect_without_a_word(tiny_model: Path) -> None:
+    inspect = subprocess.Popen(
+        [SCRIPT, "inspect", tiny_model], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert inspect.stdout is not None
+    assert inspect.stderr is not None
+    inspect.stdout.close()
+    assert inspect.stderr.read() == ""
+    assert inspect.wait(60) == -signal.SIGPIPE
 
 
 def test_help_lists_own_commands_and_those_of_vllm() -> None:

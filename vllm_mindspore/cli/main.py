@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -24,6 +25,8 @@ COMMANDS = {
     "inspect": "vllm_mindspore.cli.inspect",
     "quantize": "vllm_mindspore.cli.quantize",
 }
+PRINTERS = ("doctor", "inspect")
+"""Those that only print: a reader that wants no more, such as `head`, ends them without a word."""
 
 
 class Command(Protocol):
@@ -46,6 +49,8 @@ def entry() -> NoReturn:
     native threads behind an offline engine; under load the teardown has aborted ("terminate called
     without an active exception", exit code 134) after all results were out.
     """
+    if sys.argv[1:2] and sys.argv[1] in PRINTERS:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     status = main()
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         sys.stdout.flush()
