@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from vllm_mindspore.cli import main
-from vllm_mindspore.quantization.ptq import output_folder
+from vllm_mindspore.quantization.ptq import output_folder, sparsity
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "examples" / "tiny_model"
@@ -207,6 +207,13 @@ def test_folders_that_are_refused(
     assert "is no folder; download" in capsys.readouterr().err
     assert quantize(tiny_model, "--output", tmp_path.parent, "--scheme", "w8a8") == 2
     assert "is not an empty folder" in capsys.readouterr().err
+
+
+def test_help_names_the_share_of_zeros_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main.main(["quantize", "--help"])
+    described = " ".join(capsys.readouterr().out.split())
+    assert f"of zeros, between 0 and 1 (default: {sparsity.RECOMMENDED})" in described
 
 
 def test_checking_imports_no_mindspore(

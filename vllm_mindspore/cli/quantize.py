@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_sparsity_arguments(parser: argparse.ArgumentParser) -> None:
     sparse = parser.add_argument_group("w8a8s, w8a8sc: weights that become zero")
     sparse.add_argument(
-        "--sparsity", type=float, metavar="SHARE", help="of zeros, between 0 and 1 (default: 0.5)"
+        "--sparsity", type=float, metavar="SHARE", help="of zeros, between 0 and 1 (default: 0.4)"
     )
     sparse.add_argument(
         "--sparsity-method",

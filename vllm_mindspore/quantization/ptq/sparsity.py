@@ -10,7 +10,7 @@ import enum
 import re
 from dataclasses import dataclass
 
-RECOMMENDED = 0.5
+RECOMMENDED = 0.4
 """The share of zeros that is taken where nothing is said (docs/quantization.md says why)."""
 
 _LARGEST_BLOCK = 64
