@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Products and attention of many bfloat16 rows: dot products beside packed rows, alternately.
+"""Products and attention of many rows: dot products beside packed rows, alternately.
 
     python -m benchmarks.packing
 
-Milliseconds of the four products of a layer of the Qwen3-0.6B shape, and of its attention to a
-prompt, by the number of rows, on the best instruction set of this CPU. Where both columns are equal
-this number of rows is not packed.
+Milliseconds of the four bfloat16 products of a layer of the Qwen3-0.6B shape, and of its attention
+to a prompt, by the number of rows, on the best instruction set of this CPU. Where both columns are
+equal this number of rows is not packed.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ def main() -> None:
     print("| | rows | dot products ms | packed ms | ratio |\n|---|---|---|---|---|")
     for rows in ROWS:
         show(f"products | {rows}", library, projections(library, rng, "bfloat16", rows))
-    for tokens in PROMPTS:
-        case = attention(library, rng, "bfloat16", 1, tokens, tokens)
-        show(f"attention | {tokens}", library, [case])
+    for dtype in ("bfloat16", "float16"):
+        for tokens in PROMPTS:
+            case = attention(library, rng, dtype, 1, tokens, tokens)
+            show(f"attention, {dtype} | {tokens}", library, [case])
 
 
 def show(name: str, library: Native, cases: Iterable[Case]) -> None:

@@ -105,7 +105,7 @@ def sub_case(case: PagedCase, sequence: int, first: int, count: int) -> tuple[Pa
 
 def on_tiles(library: Native, dtype: str) -> bool:
     """Whether tasks of many rows are computed in another order than those of few."""
-    return library.control.isa_name() == "amx" and dtype == "bfloat16"
+    return library.control.isa_name() == "amx" and dtype != "float32"
 
 
 def check_chunks(isa: Native, case: PagedCase, dtype: str, step: int, whole: np.ndarray) -> None:
@@ -287,6 +287,30 @@ def test_a_score_that_is_no_number_shows(
     case = hidden_block(rng, 0, tokens)
     case.keys[case.tables[0, position // 32], position % 32] = np.nan
     assert np.isnan(attend(isa, case, dtype, 2).wide()).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_queries_and_keys_that_are_no_numbers(
+    isa: Native, settings: KernelLibrary, dtype: str, rng: np.random.Generator
+) -> None:
+    """Tiles show them where vectors do, and change what vectors change: one that is -infinity takes
+    a key's weight from the rows whose query is positive there."""
+    case = reference.paged_case(rng, [150], [40], heads=2, kv_heads=1, dim=40, block=16)
+    clean = attend(isa, case, dtype, 2).array
+    case.query[7, 3], case.query[9, 45] = np.inf, np.nan
+    for position, bad in ((20, -np.inf), (125, np.inf), (131, np.nan)):
+        case.keys[case.tables[0, position // 16], position % 16, 0, position % 40] = bad
+    found = attend(isa, case, dtype, 2)
+    settings.set_batch_invariant(True)
+    expected = attend(isa, case, dtype, 2)
+    np.testing.assert_array_equal(np.isnan(found.wide()), np.isnan(expected.wide()))
+    assert 0 < np.isnan(found.wide()).mean() < 1
+    absolute = FLOAT_STEPS * UNIT_ROUNDOFF["float32"] * np.abs(case.values).max()
+    error = np.abs(found.wide() - expected.wide())
+    numbers = ~np.isnan(error)
+    allowed = 2 * UNIT_ROUNDOFF[dtype] * np.abs(expected.wide()) + absolute
+    assert (error <= allowed)[numbers].all()
+    assert (found.array != clean)[numbers].any()
 
 
 def block_inputs(
