@@ -105,7 +105,7 @@ FEATURES = (
     ),
     Tested(
         "Seeds, several answers, stop strings",
-        "a seed gives the same text in any company, in bf16 with `VLLM_BATCH_INVARIANT=1`",
+        "a seed gives the same text in any company, in bf16 and fp16 with `VLLM_BATCH_INVARIANT=1`",
         (
             "tests/e2e/test_tiny_model.py::test_a_seed_gives_the_same_text_in_any_company",
             "tests/e2e/test_tiny_model.py::test_several_answers_and_stop_strings",
@@ -113,8 +113,8 @@ FEATURES = (
     ),
     Tested(
         "Speculative decoding by prompt lookup (`ngram`)",
-        "the same tokens and log probabilities in fewer steps, greedy and with seeds; in bf16 with "
-        "`VLLM_BATCH_INVARIANT=1`",
+        "the same tokens and log probabilities in fewer steps, greedy and with seeds; in bf16 and "
+        "fp16 with `VLLM_BATCH_INVARIANT=1`",
         (
             "tests/e2e/test_speculative_decoding.py::test_same_tokens_and_logprobs",
             "tests/e2e/test_speculative_decoding.py::test_same_tokens_and_logprobs_in_bfloat16",
@@ -166,9 +166,9 @@ FEATURES = (
     ),
     Tested(
         "`VLLM_BATCH_INVARIANT=1`",
-        "a request's bf16 results do not depend on its batch (fp32 and fp16 ones never do)",
+        "a request's results do not depend on its batch in bf16 and fp16 (in fp32 they never do)",
         (
-            "tests/e2e/test_invariance.py::test_bfloat16",
+            "tests/e2e/test_invariance.py::test_types_of_16_bits",
             "ops/tests/test_matmul.py::test_batch_invariance",
         ),
     ),

@@ -99,8 +99,9 @@ def test_block_sizes(
 
 
 @pytest.mark.usefixtures("batch_invariant")
-def test_bfloat16(tiny_model: Path, engine: Engine) -> None:
-    llm = engine(tiny_model, dtype="bfloat16", enable_prefix_caching=False, max_num_seqs=32)
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.full)])
+def test_types_of_16_bits(dtype: str, tiny_model: Path, engine: Engine) -> None:
+    llm = engine(tiny_model, dtype=dtype, enable_prefix_caching=False, max_num_seqs=32)
     prompts = [[*range(5 + i, 40 + 2 * i)] for i in range(24)]
     together = answers(llm, prompts)
     assert [answers(llm, [prompt])[0] for prompt in prompts] == together
