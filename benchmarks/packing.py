@@ -3,23 +3,27 @@
 
     python -m benchmarks.packing
 
-Milliseconds of the four bfloat16 products of a layer of the Qwen3-0.6B shape, and of its attention
-to a prompt, by the number of rows, on the best instruction set of this CPU. Where both columns are
-equal this number of rows is not packed.
+Milliseconds of the four bfloat16 products of a layer of the Qwen3-0.6B shape, of one with weights
+of codes (int8, and int4 in groups of 128), and of its attention to a prompt, by the number of rows,
+on the best instruction set of this CPU. Where both columns are equal this number of rows is not
+packed.
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from benchmarks.kernels import Case, attention, projections
+from benchmarks.kernels import Case, attention, projections, weight_only
 from ops.tests.native import Native, native_path
 
 ROWS = (8, 13, 16, 20, 21, 24, 32, 48, 128, 512)
+CODES = ((8, 0), (4, 128))
+CODE_ROWS = (4, 8, 16, 64, 512)
 PROMPTS = (16, 128, 512, 2048)
 ROUNDS = 9
 
@@ -33,6 +37,9 @@ def main() -> None:
     for rows in ROWS:
         show(f"products | {rows}", library, projections(library, rng, "bfloat16", rows))
     for dtype in ("bfloat16", "float16"):
+        for (bits, group), rows in itertools.product(CODES, CODE_ROWS):
+            case = weight_only(library, rng, dtype, bits, group, rows)
+            show(f"int{bits} weights, {dtype} | {rows}", library, [case])
         for tokens in PROMPTS:
             case = attention(library, rng, dtype, 1, tokens, tokens)
             show(f"attention, {dtype} | {tokens}", library, [case])

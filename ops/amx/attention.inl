@@ -3,7 +3,7 @@
 // in a task of fewer rows, whose sums run in another order; on either side they do not depend on the other rows.
 //
 // - Scores are products of keys with packed queries, as those of weights with packed inputs: bfloat16 keys in their natural
-//   layout, float16 ones in two parts (attention_parts.inl). Those that are no numbers have no parts: vectors compute the
+//   layout, float16 ones in two parts (parts.inl). Those that are no numbers have no parts: vectors compute the
 //   scores of keys that hold one. Of queries that do no score is a number, whichever way it is computed.
 // - Probabilities become two bfloat16 each, the second being what rounding took from the first: together they are within
 //   2^-17 of the float32 probability, where the result is rounded to 2^-9 (float16: 2^-12).
@@ -11,7 +11,7 @@
 //   them: tiles multiply the zero weight of a key that a row does not see, too.
 #pragma once
 
-#include "amx/attention_parts.inl"
+#include "amx/parts.inl"
 
 namespace {
 
@@ -180,37 +180,17 @@ inline uint32_t multiply_keys(const AttentionArgs& args, const TileMemory<BFloat
   return 0;
 }
 
-// Float16 keys in memory.rows: both of their parts with both of the queries'.
-template <int kStrips>
-inline void multiply_parts(const TileMemory<Half>& memory) {
-  constexpr int64_t kKeyParts = kParts<Half>;
-  const int64_t ld = kKeyParts * memory.width, row_bytes = ld * static_cast<int64_t>(sizeof(BFloat16));
-  tile_zero<0>();
-  tile_zero<1>();
-  tile_zero<2>();
-  tile_zero<3>();
-  for (int64_t k = 0; k < ld; k += kStepInner<BFloat16>) {
-    tile_load<4>(memory.rows + k, row_bytes);
-    tile_load<5>(memory.rows + kTileRowsAmx * ld + k, row_bytes);
-    const char* x = memory.queries + k % memory.width / kStepInner<BFloat16> * kStepBytes;
-    for (int part = 0; part < kParts<Half>; ++part, x += memory.query_bytes) {
-      tile_load<6>(x, kLaneBytes);
-      tile_dot_bf16<0, 4, 6>();
-      tile_dot_bf16<1, 5, 6>();
-      if constexpr (kStrips == 2) {
-        tile_load<7>(x + strip_bytes<BFloat16>(memory.width), kLaneBytes);
-        tile_dot_bf16<2, 4, 7>();
-        tile_dot_bf16<3, 5, 7>();
-      }
-    }
-  }
-}
-
+// Both parts of float16 keys with both of the queries'.
 inline uint32_t multiply_keys(const AttentionArgs& args, const TileMemory<Half>& memory, const Half* const* keys,
                               const Tile& block) {
   const auto count = static_cast<int>(block.n1);
   const uint32_t others = split_rows(keys, count, args.head_dim, memory.width, memory.rows);
-  has_two_strips(block) ? multiply_parts<2>(memory) : multiply_parts<1>(memory);
+  const PackedParts queries{memory.queries, strip_bytes<BFloat16>(memory.width), memory.query_bytes};
+  zero_sums();
+  for (int64_t part = 0; part < kParts<Half>; ++part) {
+    const BFloat16* rows = memory.rows + part * memory.width;
+    add_products<Half>(has_two_strips(block), queries, rows, kParts<Half> * memory.width, memory.width);
+  }
   return others;
 }
 

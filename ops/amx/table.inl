@@ -4,6 +4,7 @@
 
 #include "amx/attention.inl"
 #include "amx/matmul.inl"
+#include "amx/weight_only.inl"
 
 namespace {
 
@@ -13,7 +14,7 @@ inline void set_attention(ElementKernels* kernels) {
   kernels->attention = attention_amx<T>;
 }
 
-// The AVX-512 kernels with the products of bfloat16 and int8, and attention of both 16-bit types, on tiles.
+// The AVX-512 kernels with the products of bfloat16 and int8, and weights of codes and attention of both 16-bit types, on tiles.
 inline KernelTable amx_kernel_table() {
   const auto packs = [](int64_t rows) { return rows > kSmallRows; };
   KernelTable table = kernel_table("amx");
@@ -21,6 +22,8 @@ inline KernelTable amx_kernel_table() {
   set_int8(&table, int8_linear_amx<float>, int8_linear_amx<Half>, int8_linear_amx<BFloat16>, packing<int8_t>(packs));
   set_attention<Half>(&table.by_dtype[1]);
   set_attention<BFloat16>(&table.by_dtype[2]);
+  set_weight_only<Half>(&table.by_dtype[1], packs);
+  set_weight_only<BFloat16>(&table.by_dtype[2], packs);
   return table;
 }
 

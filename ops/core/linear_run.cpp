@@ -100,9 +100,9 @@ bool packs(const Packing& packing, int64_t rows, int64_t inner) {
 
 // The same for products of floats, whose order of additions packing changes; or run(args) where rows are not packed.
 template <class Args, class Run>
-void for_row_groups(const ElementKernels& kernels, size_t element, size_t out_element, const Args& args, Run run) {
-  if (batch_invariant() || !packs(kernels.packing, args.rows, args.inner)) return run(args);
-  for_packed_groups(kernels.packing, element, out_element, args, [&](const Args& group, int64_t) { run(group); });
+void for_row_groups(const Packing& packing, size_t element, size_t out_element, const Args& args, Run run) {
+  if (batch_invariant() || !packs(packing, args.rows, args.inner)) return run(args);
+  for_packed_groups(packing, element, out_element, args, [&](const Args& group, int64_t) { run(group); });
 }
 
 }  // namespace
@@ -113,23 +113,27 @@ bool batch_invariant() { return g_batch_invariant.load(std::memory_order_relaxed
 
 void run_linear(const ElementKernels& kernels, size_t element, const LinearArgs& args) {
   const size_t out_element = args.float_output ? sizeof(float) : element;
-  for_row_groups(kernels, element, out_element, args, [&](const LinearArgs& group) {
+  for_row_groups(kernels.packing, element, out_element, args, [&](const LinearArgs& group) {
     for_tiles(group.weights, group.cols, group.rows, group.inner, element, group.packed,
               [&](const Tile& tile) { kernels.linear(group, tile); });
   });
 }
 
 void run_gate_up(const ElementKernels& kernels, size_t element, const GateUpArgs& args) {
-  for_row_groups(kernels, element, element, args, [&](const GateUpArgs& group) {
+  for_row_groups(kernels.packing, element, element, args, [&](const GateUpArgs& group) {
     // Two weights share a task, so each gets half of the bytes.
     for_tiles(1, &group.cols, group.rows, group.inner, 2 * element, group.packed,
               [&](const Tile& tile) { kernels.gate_up(group, tile); });
   });
 }
 
-void run_weight_only(void (*kernel)(const WeightOnlyArgs&, const Tile&), const WeightOnlyArgs& args) {
-  for_tiles(args.weights, args.cols, args.rows, args.inner, sizeof(int8_t), nullptr,
-            [&](const Tile& tile) { kernel(args, tile); });
+void run_weight_only(const ElementKernels& kernels, size_t element, bool int4, const WeightOnlyArgs& args) {
+  const auto kernel = int4 ? kernels.int4_weight : kernels.int8_weight;
+  const size_t out_element = args.float_output ? sizeof(float) : element;
+  for_row_groups(kernels.code_packing, element, out_element, args, [&](const WeightOnlyArgs& group) {
+    for_tiles(group.weights, group.cols, group.rows, group.inner, sizeof(int8_t), group.packed,
+              [&](const Tile& tile) { kernel(group, tile); });
+  });
 }
 
 void for_int8_groups(const Packing& packing, size_t element, const Int8LinearArgs& args,

@@ -19,8 +19,7 @@ void run_sparse_linear(const ElementKernels& kernels, const KernelTable& table, 
 // Calls run(group) for groups of rows: packed together where the packing says so.
 void for_int8_groups(const Packing& packing, size_t element, const Int8LinearArgs& args,
                      const std::function<void(const Int8LinearArgs&)>& run);
-// `kernel`: that of the codes.
-void run_weight_only(void (*kernel)(const WeightOnlyArgs&, const Tile&), const WeightOnlyArgs& args);
+void run_weight_only(const ElementKernels& kernels, size_t element, bool int4, const WeightOnlyArgs& args);
 void run_gate_up(const ElementKernels& kernels, size_t element, const GateUpArgs& args);
 
 }  // namespace vmo

@@ -73,7 +73,7 @@ Status weight_only_linear(const char* op, const TensorView& x, WeightCodes codes
   args.ldx = rows.stride;
   args.weights = weights;
   args.y = static_cast<char*>(y.data);
-  run_weight_only(int4 ? kernels->int4_weight : kernels->int8_weight, args);
+  run_weight_only(*kernels, size_of(x.dtype), int4, args);
   return kOk;
 }
 

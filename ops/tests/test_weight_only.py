@@ -4,6 +4,7 @@ stride and misalignment."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from ops.tests.native import (
     tensor,
     with_row_gap,
 )
+from vllm_mindspore.device.kernel_library import KernelLibrary
 from vllm_mindspore.quantization import primitives
 
 HALVES = ("float16", "bfloat16")
@@ -138,7 +140,7 @@ def test_groups(
 ) -> None:
     for groups in (1, 2, 5):
         w = weight(rng, 11, group * groups, bits, group=group, offset=offset)
-        for rows in (1, 2, 3, 4, 7):
+        for rows in (1, 2, 3, 4, 7, 40):
             x = tensor(rng.standard_normal((rows, group * groups)), dtype)
             check(x, [w], linear(isa, x, [w], group))
 
@@ -164,7 +166,7 @@ def test_several_weights_with_biases(
 @each_dtype
 def test_threads_and_blocks(isa: Native, bits: int, dtype: str, rng: np.random.Generator) -> None:
     """Sizes that are cut into many tasks, in columns and in rows."""
-    for rows, cols, inner in ((1, 1500, 512), (6, 700, 300), (250, 40, 200), (200, 300, 257)):
+    for rows, cols, inner in ((1, 1500, 512), (6, 700, 300), (250, 40, 200), (300, 70, 1100)):
         x = tensor(rng.standard_normal((rows, inner)), dtype)
         w = weight(rng, cols, inner, bits)
         check(x, [w], linear(isa, x, [w], out="float32"))
@@ -183,19 +185,40 @@ def test_every_code(isa: Native, bits: int, dtype: str) -> None:
 
 @each_width
 @each_dtype
-def test_batch_invariance(isa: Native, bits: int, dtype: str, rng: np.random.Generator) -> None:
-    """A row's bits do not depend on the other rows or on the threads."""
+def test_batch_invariance(
+    isa: Native, settings: KernelLibrary, bits: int, dtype: str, rng: np.random.Generator
+) -> None:
+    """A row's bits do not depend on the other rows or on the threads, except by whether rows are
+    packed; if that is switched off, not at all."""
     w = weight(rng, 210, 333, bits, offset=True)
     x = tensor(rng.standard_normal((100, 333)), dtype)
+    most = 4 if settings.isa_name() == "amx" else 100  # rows that are not packed
+    whole_packed = linear(isa, x, [w], out="float32").array
+    settings.set_batch_invariant(True)
     whole = linear(isa, x, [w], out="float32").array
-    threads = isa.control.num_threads()
-    for count in (1, 3):
-        isa.control.set_num_threads(count)
-        for rows in (1, 2, 3, 4, 5, 9, 48, 49):
+    assert (whole != whole_packed).any() == (most < 100)
+    for invariant, count in itertools.product((False, True), (1, 3)):
+        settings.set_batch_invariant(invariant)
+        settings.set_num_threads(count)
+        for rows in (1, 2, 3, 4, 5, 8, 9, 48, 49):
             part = Tensor(x.array[11 : 11 + rows], dtype)
+            expected = whole_packed if rows > most and not invariant else whole
             found = linear(isa, part, [w], out="float32").array
-            np.testing.assert_array_equal(found, whole[11 : 11 + rows])
-    isa.control.set_num_threads(threads)
+            np.testing.assert_array_equal(found, expected[11 : 11 + rows])
+
+
+@each_width
+@each_dtype
+def test_offsets_that_bfloat16_would_round(
+    isa: Native, bits: int, dtype: str, rng: np.random.Generator
+) -> None:
+    """Fractions and large numbers, in one of the groups of one output."""
+    w = weight(rng, 70, 256, bits, group=64, offset=True)
+    assert w.offset is not None
+    x = tensor(rng.standard_normal((40, 256)), dtype)
+    for bad in (0.3, -129.0, 1e4):
+        w.offset[37, 2] = bad
+        check(x, [w], linear(isa, x, [w], 64))
 
 
 @each_width
@@ -222,23 +245,26 @@ def test_special_values(isa: Native, bits: int) -> None:
     for dtype in HALVES:
         rows = [[np.inf, 1.0, 0.0], [np.nan, 1.0, 0.0], [0.0, 0.0, 0.0]]
         w = Weight(bits, np.array([[1, 2, 3]], np.int8), np.ones(1, np.float32))
-        y = linear(isa, tensor(rows, dtype), [w]).wide()
-        assert y[0, 0] == np.inf
-        assert np.isnan(y[1, 0])
-        assert y[2, 0] == 0.0
+        for copies in (1, 6):
+            y = linear(isa, tensor(rows * copies, dtype), [w]).wide()
+            assert (y[0::3] == np.inf).all()
+            assert np.isnan(y[1::3]).all()
+            assert (y[2::3] == 0.0).all()
 
 
 def test_padding_is_not_read_into_results(isa: Native, rng: np.random.Generator) -> None:
     """Whatever lies behind the last element of an int4 row."""
     w = weight(rng, 3, 70, 4)
-    x = tensor(rng.standard_normal((2, 70)), "bfloat16")
+    x = tensor(rng.standard_normal((20, 70)), "bfloat16")
     clean = w.tensors()
     dirty = Tensor(clean[0].array.copy(), "int8")  # type: ignore[union-attr]
     dirty.array[:, 32 + 6 :] = -1  # low halves of elements 70.. of the second block
     dirty.array[:, 32 : 32 + 6] |= np.int8(-16)  # high halves: elements 96..
-    y = empty((2, 3), "bfloat16")
-    isa.call("weight_only_linear", x, 4, 0, 1, [dirty, *clean[1:]], y)
-    np.testing.assert_array_equal(y.array, linear(isa, x, [w]).array)
+    for rows in (2, 20):
+        some = Tensor(x.array[:rows], "bfloat16")
+        y = empty((rows, 3), "bfloat16")
+        isa.call("weight_only_linear", some, 4, 0, 1, [dirty, *clean[1:]], y)
+        np.testing.assert_array_equal(y.array, linear(isa, some, [w]).array)
 
 
 def test_empty(isa: Native, rng: np.random.Generator) -> None:

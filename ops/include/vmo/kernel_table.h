@@ -147,6 +147,7 @@ struct WeightOnlyArgs {
   char* y;
   int64_t ldy;
   bool float_output;
+  const char* packed;  // by ElementKernels::code_packing; null: compute from x
 };
 
 // Part of an output: rows [m0, m1) and columns [n0, n1) of weight `weight`.
@@ -254,6 +255,7 @@ struct ElementKernels {
   // What follows the sums of a tile of up to 64 columns, whose rows are 64 apart.
   void (*int8_store)(const Int8LinearArgs& args, const Tile& tile, const int32_t* sums);
   // By the codes of the weights; null for float32.
+  Packing code_packing;
   void (*int8_weight)(const WeightOnlyArgs& args, const Tile& tile);
   void (*int4_weight)(const WeightOnlyArgs& args, const Tile& tile);
   void (*norm)(const NormArgs& args, int64_t row0, int64_t row1);
