@@ -22,7 +22,8 @@ inline KernelTable amx_kernel_table() {
   set_int8(&table, int8_linear_amx<float>, int8_linear_amx<Half>, int8_linear_amx<BFloat16>, packing<int8_t>(packs));
   set_attention<Half>(&table.by_dtype[1]);
   set_attention<BFloat16>(&table.by_dtype[2]);
-  set_weight_only<Half>(&table.by_dtype[1], packs);
+  // Two parts of each element are twice the work.
+  set_weight_only<Half>(&table.by_dtype[1], [](int64_t rows) { return rows > 2 * kSmallRows; });
   set_weight_only<BFloat16>(&table.by_dtype[2], packs);
   return table;
 }

@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kWidened = 512;  // inputs at once: with all rows' sums in the second-level cache
 constexpr int kSumBlocks = 8;  // blocks of rows that one widening serves
+constexpr int kAhead = 1024;   // codes of a row that are fetched before they are widened
 
 // Sum of a code and an offset have eight significant bits.
 inline bool whole_offsets(const WeightOnlyArgs& args, const Tile& tile) {
@@ -28,6 +29,14 @@ inline void store_sum(__m512bh codes, Vec offset, BFloat16* out) {
   const Vec first = Vec{widen(out, _mm512_castsi512_si256(bits))} + offset;
   const Vec second = Vec{widen(out, _mm512_extracti64x4_epi64(bits, 1))} + offset;
   _mm512_storeu_si512(out, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second.v, first.v)));
+}
+
+// Fetches the block kAhead codes behind element k of a row of codes, or as far into the row 32 further down.
+template <class Code>
+inline void fetch_ahead(const CodeRow<Code>& row, const WeightOnlyArgs& args, int64_t ldw, int64_t k) {
+  const int64_t next = k + kAhead, below = next < args.inner ? 0 : kBlock * ldw;
+  const auto* codes = reinterpret_cast<const char*>(block_at(row.codes, next < args.inner ? next : next - args.inner));
+  __builtin_prefetch(codes + below, 0, kSecondLevelCache);
 }
 
 // Codes [k, k + count) of an output, k being a multiple of a block, and the offset of their group; up to a whole block.
@@ -81,6 +90,7 @@ class CodeProduct {
     float scale[kBlock] = {};
     for (int64_t n = tile_.n0; n < tile_.n1; ++n) {
       const CodeRow<Code> row = code_row<Code>(args_, tile_.weight, n);
+      for (int i = 0; i < count; i += kCodeBlock) fetch_ahead(row, args_, args_.ldw[tile_.weight], k + i);
       widen_codes(row, group, k, count, codes_[n - tile_.n0]);
       scale[n - tile_.n0] = vmo::load_unaligned<float>(row.scale + group);
     }
