@@ -66,8 +66,7 @@ class CodeProduct {
   CodeProduct(const WeightOnlyArgs& args, const Tile& tile) : args_(args), tile_(tile) {
     blocks_ = static_cast<int>((tile.m1 - tile.m0 + kBlock - 1) / kBlock);
     for (int i = 0; i < blocks_; ++i) std::memset(totals_[i].tiles, 0, sizeof(totals_[i].tiles));
-    const auto cols = static_cast<size_t>(tile.n1 - tile.n0);
-    std::memset(codes_[cols], 0, (kBlock - cols) * sizeof(codes_[0]));
+    if (tile.n1 - tile.n0 < kBlock) std::memset(codes_, 0, sizeof(codes_));
   }
 
   void run() {

@@ -126,7 +126,7 @@ Status group_parameters(const char* op, const char* name, const TensorView& give
 TensorView unpacked(const TensorView& bytes) {
   const int64_t shape[2] = {bytes.shape[0], 2 * bytes.shape[1]};
   TensorView codes = contiguous_view(nullptr, DType::kInt8, 2, shape);
-  codes.data = scratch(ScratchSlot::kPack, codes.bytes());
+  codes.data = scratch(ScratchSlot::kQuery, codes.bytes());
   auto* out = static_cast<int8_t*>(codes.data);
   for (int64_t row = 0; row < bytes.shape[0]; ++row) {
     for (int64_t column = 0; column < bytes.shape[1]; ++column) {
