@@ -154,7 +154,7 @@ def decoding(given: Setting, limit: float) -> dict[int, float]:
 def batches(given: Setting) -> None:
     """Prints more rows, at two shares of zeros."""
     print("\n| zeros | rows | dense us | compressed us | times as fast |\n|---|---|---|---|---|")
-    counts = (2, 4, 8, 16, 64, 512)
+    counts = (2, 4, 8, 16, 32, 64, 512)
     for percent in (50, 70):
         for rows, (_, (dense, sparse)) in zip(counts, compare(given, percent, counts), strict=True):
             print(

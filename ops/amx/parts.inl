@@ -68,15 +68,11 @@ void pack_parts(const char* x, int64_t ldx, int64_t rows, int64_t inner, char* p
   const int64_t count = rows - first < kStripRows ? rows - first : kStripRows;
   char* strip = packed + task * kParts<T> * bytes;
   for (int part = 0; part < kParts<T>; ++part, strip += bytes) {
-    char* step = strip;
-    for (int64_t k = 0; k < inner; k += kStepInner<BFloat16>, step += kStepBytes) {
-      const auto load = [&](int row) {
-        __m512i parts[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
-        if (row < count) load_parts(at<T>(x, (first + row) * ldx + k), inner - k, parts);
-        return parts[part];
-      };
-      for_turned(load, [&](int lane, __m512i lanes) { _mm512_storeu_si512(step + lane * kLaneBytes, lanes); });
-    }
+    pack_strip<BFloat16>(inner, strip, [&](int row, int64_t k) {
+      __m512i parts[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+      if (row < count) load_parts(at<T>(x, (first + row) * ldx + k), inner - k, parts);
+      return parts[part];
+    });
   }
 }
 

@@ -14,7 +14,7 @@
 namespace vmo {
 
 const SparseKernels* avx2_sparse() {
-  static const SparseKernels kernels{expand_rows, skip_rows, sparse_sums, kMostRows};
+  static const SparseKernels kernels{expand_rows, skip_rows, sparse_sums, kMostRows, nullptr};
   return &kernels;
 }
 

@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Matrix products on packed rows: strips of 16 rows, [rows / 16][K in steps of 64 bytes][16 lanes of 4 bytes][16 rows],
-// padded with zeros.
+// Matrix products on packed rows.
 #pragma once
 
+#include "avx512_bf16/strips.h"
 #include "avx512_bf16/turn.h"
 
 namespace {
-
-constexpr int kStripRows = 16;
-constexpr int64_t kLaneBytes = 64;    // 4 bytes of each row of a strip
-constexpr int64_t kStepBytes = 1024;  // one step of a strip: 64 bytes of each row
 
 // Elements of a row in one step along K, and in one lane.
 template <class T>
@@ -37,21 +33,25 @@ inline __m512i load_step(const T* p, int64_t count) {
   return _mm512_maskz_loadu_epi8(mask, p);
 }
 
+// Rows, load(row, k) being the step at element k of one, to the steps of a strip.
+template <class T, class Load>
+inline void pack_strip(int64_t inner, char* step, Load load) {
+  for (int64_t k = 0; k < inner; k += kStepInner<T>, step += kStepBytes) {
+    for_turned([&](int row) { return load(row, k); },
+               [&](int lane, __m512i lanes) { _mm512_storeu_si512(step + lane * kLaneBytes, lanes); });
+  }
+}
+
 // Strip `task` of x, each byte xor kFlip.
 template <class T, int kFlip>
 void pack(const char* x, int64_t ldx, int64_t rows, int64_t inner, char* packed, int64_t task) {
   const int64_t first = task * kStripRows;
   const int64_t count = rows - first < kStripRows ? rows - first : kStripRows;
   const __m512i flip = _mm512_set1_epi8(static_cast<char>(kFlip));
-  char* step = packed + task * strip_bytes<T>(inner);
-  for (int64_t k = 0; k < inner; k += kStepInner<T>, step += kStepBytes) {
-    const auto load = [&](int row) {
-      const __m512i bytes =
-          row < count ? load_step(at<T>(x, (first + row) * ldx + k), inner - k) : _mm512_setzero_si512();
-      return kFlip == 0 ? bytes : _mm512_xor_si512(bytes, flip);
-    };
-    for_turned(load, [&](int lane, __m512i lanes) { _mm512_storeu_si512(step + lane * kLaneBytes, lanes); });
-  }
+  pack_strip<T>(inner, packed + task * strip_bytes<T>(inner), [&](int row, int64_t k) {
+    const __m512i bytes = row < count ? load_step(at<T>(x, (first + row) * ldx + k), inner - k) : _mm512_setzero_si512();
+    return kFlip == 0 ? bytes : _mm512_xor_si512(bytes, flip);
+  });
 }
 
 template <class T, int kFlip = 0>

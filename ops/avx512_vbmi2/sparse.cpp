@@ -14,7 +14,7 @@
 namespace vmo {
 
 const SparseKernels* avx512_vbmi2_sparse() {
-  static const SparseKernels kernels{expand_rows, skip_rows_quickly, sparse_sums, kSparseSumRows};
+  static const SparseKernels kernels{expand_rows, skip_rows_quickly, sparse_sums, kSparseSumRows, nullptr};
   return &kernels;
 }
 

@@ -5,42 +5,9 @@
 // inputs.
 #pragma once
 
+#include "avx512_vbmi2/rows.inl"
+
 namespace {
-
-// kWords vectors of weights of the next row.
-template <int kWords>
-inline void next_bitmap_row(SparseCursor* cursor, const char* last, __m512i* weights) {
-  const char* values = cursor->values;
-  uint64_t masks[kWords];
-  for (int i = 0; i < kWords; ++i) {
-    masks[i] = mask_at(cursor->row, i);
-    __asm__("" : "+r"(masks[i]));
-  }
-  if (values + (kWords - 1) * kSparseWord <= last) {
-    for (int i = 0; i < kWords; ++i) {
-      _mm_prefetch(values + kValuesAhead, _MM_HINT_T0);
-      weights[i] = expanded(masks[i], values);
-      values += count_bits(masks[i]);
-    }
-  } else {
-    for (int i = 0; i < kWords; ++i) {
-      values = values < last ? values : last;
-      weights[i] = expanded(masks[i], values);
-      values += count_bits(masks[i]);
-    }
-  }
-  cursor->values = values;
-  cursor->row += kWords * kMaskBytes;
-}
-
-template <int kWords>
-inline void next_dense_row(SparseCursor* cursor, __m512i* weights) {
-  for (int i = 0; i < kWords; ++i) {
-    _mm_prefetch(cursor->row + kValuesAhead + i * kLine, _MM_HINT_T0);
-    weights[i] = _mm512_loadu_si512(cursor->row + i * kSparseWord);
-  }
-  cursor->row += kWords * kSparseWord;
-}
 
 template <int kWords>
 inline __m512i add_products(__m512i sum, const int8_t* x, const __m512i* weights) {
@@ -49,17 +16,6 @@ inline __m512i add_products(__m512i sum, const int8_t* x, const __m512i* weights
   }
   return sum;
 }
-
-// What the next tile begins with, a line for each row of this one.
-struct NextTile {
-  const char* row;
-  const char* values;
-
-  void prefetch(int n, int cols) const {
-    const char* line = n < cols / 2 ? row + n * kLine : values + (n - cols / 2) * kLine;
-    _mm_prefetch(line, _MM_HINT_T1);
-  }
-};
 
 // Adds the products of the next `cols` rows of a tile; x: where the tile begins in it. sums: a vector for each row of each column.
 template <int kWords, bool kBitmap, int kRows>
@@ -71,11 +27,7 @@ inline void add_tile(const SparseSums& args, SparseCursor* given, const int8_t* 
   for (int n = 0; n < args.cols; ++n, sums += rows) {
     __m512i weights[kWords];
     next.prefetch(n, args.cols);
-    if constexpr (kBitmap) {
-      next_bitmap_row<kWords>(&cursor, last, weights);
-    } else {
-      next_dense_row<kWords>(&cursor, weights);
-    }
+    next_row<kWords, kBitmap>(&cursor, last, weights);
     for (int i = 0; i < kWords; ++i) weights[i] = _mm512_xor_si512(weights[i], shift);
     for (int m = 0; m < rows; ++m) sums[m] = add_products<kWords>(sums[m], x + m * args.ldx, weights);
   }
@@ -119,9 +71,7 @@ void sparse_sums(const SparseSums& args) {
   uint32_t shifts[kSparseSumRows] = {};
   for_tiles(args, [&](int64_t tile, SparseCursor* cursor) {
     for (int m = 0; m < rows; ++m) shifts[m] += static_cast<uint32_t>(args.shifts[tile * rows + m]);
-    // Behind the last one lies what the next call reads.
-    const NextTile next = tile + 1 < args.tiles ? NextTile{cursor[1].row, cursor[1].values}
-                                                : NextTile{cursor->values, cursor->values};
+    const NextTile next = next_tile(args, tile);
     add_tile<kSparseCols / kSparseWord>(args, cursor, args.x + tile * kSparseCols, next, sums);
   });
   for (int n = 0; n < cols; n += 16) {

@@ -121,19 +121,13 @@ void run_panels(const ElementKernels& kernels, const SparseKernels& sparse, size
   });
 }
 
-// Rows of x as SparseSums wants them.
-struct PaddedRows {
-  int8_t* x;
-  int64_t ld;
-  int32_t* shifts;
-};
-
-PaddedRows padded_rows(const Int8LinearArgs& args) {
+// Rows of x padded, as SparseSums wants them.
+SparseSums padded_rows(const Int8LinearArgs& args) {
   // A line apart from a multiple of 4096, where loads would wait for stores of sums.
   const int64_t ld = padded(args.inner) + kSparseUnit, tiles = tiles_along(args.inner, kSparseCols);
   const size_t bytes = static_cast<size_t>(args.rows * ld), sums = static_cast<size_t>(args.rows * tiles) * sizeof(int32_t);
   auto* x = static_cast<int8_t*>(scratch(ScratchSlot::kPack, bytes + sums));
-  const PaddedRows out{x, ld, reinterpret_cast<int32_t*>(x + bytes)};
+  auto* shifts = reinterpret_cast<int32_t*>(x + bytes);
   for (int64_t m = 0; m < args.rows; ++m) {
     int8_t* row = x + m * ld;
     std::memcpy(row, args.x + m * args.ldx, static_cast<size_t>(args.inner));
@@ -142,26 +136,42 @@ PaddedRows padded_rows(const Int8LinearArgs& args) {
       const int64_t count = std::min<int64_t>(kSparseCols, args.inner - tile * kSparseCols);
       int32_t sum = 0;
       for (int64_t k = 0; k < count; ++k) sum += row[tile * kSparseCols + k];
-      out.shifts[tile * args.rows + m] = sum * 128;
+      shifts[tile * args.rows + m] = sum * 128;
     }
   }
+  SparseSums out{};
+  out.x = x;
+  out.ldx = ld;
+  out.shifts = shifts;
   return out;
 }
 
-// Multiplies weights as they are decoded.
-void run_sums(const ElementKernels& kernels, const SparseKernels& sparse, size_t element, const Int8LinearArgs& args) {
-  const PaddedRows x = padded_rows(args);
-  const int most = sparse_sum_cols(args.rows), rows = static_cast<int>(args.rows);
+SparseSums packed_rows(const Packing& packing, const Int8LinearArgs& args) {
+  SparseSums out{};
+  out.x = reinterpret_cast<const int8_t*>(args.packed);
+  out.ldx = static_cast<int64_t>(packing.bytes(1, args.inner));
+  return out;
+}
+
+// Multiplies weights as they are decoded, the rows of x being given; `most`: outputs at once.
+void run_sums(const ElementKernels& kernels, const SparseKernels& sparse, size_t element, const Int8LinearArgs& args,
+              const SparseSums& given, void (*add)(const SparseSums&), int most) {
   constexpr int kStored = 64;  // columns
+  const int rows = static_cast<int>(args.rows);
   for_outputs(args, choose_cut(args, args.rows), [&](const Outputs& outputs, int64_t, int64_t) {
     const SparseTiles tiles = tiles_of(args, outputs.weight);
-    SparseCursor* cursors = open_row(sparse, tiles, outputs);
-    alignas(64) int32_t sums[kSparseRows * kSparseSumRows];
+    alignas(64) int32_t sums[kSparseRows * kPackedSumRows];
+    SparseSums part_sums = given;
+    part_sums.rows = rows;
+    part_sums.cursors = open_row(sparse, tiles, outputs);
+    part_sums.tiles = tiles.across;
+    part_sums.end = tiles.stream + tiles.bytes;
+    part_sums.sums = sums;
     for (int n = 0; n < outputs.count; n += most) {
-      const int count = std::min(most, outputs.count - n);
-      sparse.sums({x.x, x.ld, x.shifts, rows, cursors, tiles.across, tiles.stream + tiles.bytes, count, sums});
-      for (int done = 0; done < count; done += kStored) {
-        const int cols = std::min(kStored, count - done);
+      part_sums.cols = std::min(most, outputs.count - n);
+      add(part_sums);
+      for (int done = 0; done < part_sums.cols; done += kStored) {
+        const int cols = std::min(kStored, part_sums.cols - done);
         const Int8LinearArgs part = part_of(args, element, outputs.weight, outputs.first + n + done, cols);
         kernels.int8_store(part, Tile{0, 0, args.rows, 0, cols}, sums + done * rows);
       }
@@ -175,9 +185,15 @@ void run_sparse_linear(const ElementKernels& kernels, const KernelTable& table, 
                        const Int8LinearArgs& args) {
   const SparseKernels& sparse = sparse_kernels(table);
   if (args.rows == 0) return;
-  if (args.rows <= sparse.sum_rows) return run_sums(kernels, sparse, element, args);
-  for_int8_groups(table.int8_packing, element, args,
-                  [&](const Int8LinearArgs& group) { run_panels(kernels, sparse, element, group); });
+  const bool on_tiles = sparse.packed_sums != nullptr && table.int8_packing.packs(args.rows) && args.inner > 0;
+  if (args.rows <= sparse.sum_rows && !on_tiles) {
+    return run_sums(kernels, sparse, element, args, padded_rows(args), sparse.sums, sparse_sum_cols(args.rows));
+  }
+  for_int8_groups(table.int8_packing, element, args, [&](const Int8LinearArgs& group) {
+    if (!on_tiles || group.rows > kPackedSumRows) return run_panels(kernels, sparse, element, group);
+    const SparseSums rows = packed_rows(table.int8_packing, group);
+    run_sums(kernels, sparse, element, group, rows, sparse.packed_sums, kSparseRows);
+  });
 }
 
 }  // namespace vmo

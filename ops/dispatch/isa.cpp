@@ -116,7 +116,8 @@ const SparseKernels& sparse_kernels(const KernelTable& table) {
   static const bool available = detect_x86_vbmi2();
   if (&table == generic_kernels()) return *generic_sparse();
   const bool vbmi2 = available && &table != avx2_kernels() && g_vbmi2.load(std::memory_order_relaxed);
-  return vbmi2 ? *avx512_vbmi2_sparse() : *avx2_sparse();
+  if (!vbmi2) return *avx2_sparse();
+  return &table == amx_kernels() ? *amx_sparse() : *avx512_vbmi2_sparse();
 }
 #else
 const SparseKernels& sparse_kernels(const KernelTable&) { return *generic_sparse(); }

@@ -15,5 +15,6 @@ const KernelTable* amx_kernels();
 const SparseKernels* generic_sparse();
 const SparseKernels* avx2_sparse();
 const SparseKernels* avx512_vbmi2_sparse();
+const SparseKernels* amx_sparse();
 
 }  // namespace vmo

@@ -9,7 +9,7 @@
 namespace vmo {
 
 const SparseKernels* generic_sparse() {
-  static const SparseKernels kernels{expand_rows, skip_rows, nullptr, 0};
+  static const SparseKernels kernels{expand_rows, skip_rows, nullptr, 0, nullptr};
   return &kernels;
 }
 

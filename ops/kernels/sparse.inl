@@ -36,7 +36,7 @@ inline void expand_bitmap_row(SparseCursor* cursor, const char* last, int8_t* ou
   cursor->row += cursor->words * kMaskBytes;
 }
 
-void expand_rows(SparseCursor* cursor, int rows, const char* end, int8_t* out, int64_t ld) {
+inline void expand_rows(SparseCursor* cursor, int rows, const char* end, int8_t* out, int64_t ld) {
   const auto bytes = static_cast<size_t>(cursor->words) * vmo::kSparseWord;
   const char* last = end - vmo::kSparseWord;
   for (int row = 0; row < rows; ++row, out += ld) {
@@ -51,7 +51,7 @@ void expand_rows(SparseCursor* cursor, int rows, const char* end, int8_t* out, i
   }
 }
 
-void skip_rows(SparseCursor* cursor, int rows) {
+inline void skip_rows(SparseCursor* cursor, int rows) {
   if (cursor->coding == TileCoding::kZero) return;
   const int64_t words = static_cast<int64_t>(rows) * cursor->words;
   if (cursor->coding == TileCoding::kDense) {

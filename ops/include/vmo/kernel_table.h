@@ -101,20 +101,21 @@ struct SparseCursor {
 
 // Sums of `rows` rows of x with the next `cols` rows of all tiles of an output tile.
 struct SparseSums {
-  const int8_t* x;  // [rows, ldx], padded with zeros to whole words
-  int64_t ldx;
-  const int32_t* shifts;  // [tiles, rows]: 128 times the sum of the inputs of a tile
-  int rows;               // up to kSparseSumRows
+  const int8_t* x;        // [rows, ldx], padded with zeros to whole words; or packed
+  int64_t ldx;            // of packed rows: bytes of a strip
+  const int32_t* shifts;  // [tiles, rows]: 128 times the sum of the inputs of a tile; null of packed rows
+  int rows;
   SparseCursor* cursors;  // one for each tile along K
   int64_t tiles;
   const char* end;  // of the stream
-  int cols;         // up to sparse_sum_cols(rows)
+  int cols;         // up to sparse_sum_cols(rows); of packed rows up to kSparseRows
   int32_t* sums;    // [cols / 64][rows][64]
 };
 
 constexpr int kSparseSumRows = 8;
 // As many outputs at once as a first-level cache has vectors for.
 constexpr int sparse_sum_cols(int64_t rows) { return rows <= 1 ? 128 : rows <= 3 ? 64 : 32; }
+constexpr int kPackedSumRows = 32;
 
 // What reads compressed weights. Whatever they hold: values are taken from no later than 64 bytes before `end`, so nothing
 // behind it is read.
@@ -125,6 +126,8 @@ struct SparseKernels {
   void (*skip)(SparseCursor* cursor, int rows);
   void (*sums)(const SparseSums& args);  // null where sum_rows is 0
   int sum_rows;  // as many rows of x are added up as weights are expanded; more are faster with expanded weights
+  // Up to kPackedSumRows rows that are packed as KernelTable::int8_packing does; null: none.
+  void (*packed_sums)(const SparseSums& args);
 };
 
 // y[m, n] = sum over groups g of scale[n, g] * sum_{k in g} x[m, k] * (w[n, k] + offset[n, g]) (+ bias[n]), rounded

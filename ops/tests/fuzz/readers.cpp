@@ -13,7 +13,7 @@ const std::vector<const vmo::SparseKernels*>& readers() {
     std::vector<const vmo::SparseKernels*> list{vmo::generic_sparse()};
 #if defined(__x86_64__)
     if (vmo::detect_x86_level() >= vmo::Isa::kAvx2) list.push_back(vmo::avx2_sparse());
-    if (vmo::detect_x86_vbmi2()) list.push_back(vmo::avx512_vbmi2_sparse());
+    if (vmo::detect_x86_vbmi2()) list.insert(list.end(), {vmo::avx512_vbmi2_sparse(), vmo::amx_sparse()});
 #endif
     return list;
   }();

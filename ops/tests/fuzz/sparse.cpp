@@ -103,6 +103,14 @@ void read_all(const vmo::SparseKernels& reader, const vmo::SparseTiles& tiles) {
       open(0);
       reader.sums({x.data.get(), ld, shifts.data.get(), rows, cursors.data(), tiles.across, end, cols, sums.data.get()});
     }
+    for (const int rows : {1, 16, 17, vmo::kPackedSumRows}) {
+      if (reader.packed_sums == nullptr) break;
+      const int64_t strip = vmo::tiles_along(tiles.inputs, vmo::kSparseWord) * 16 * vmo::kSparseWord;
+      const Exact<int8_t> x(strip * vmo::tiles_along(rows, 16));
+      const Exact<int32_t> sums(int64_t{rows} * 64 * ((extents.rows + 63) / 64));
+      open(0);
+      reader.packed_sums({x.data.get(), strip, nullptr, rows, cursors.data(), tiles.across, end, extents.rows, sums.data.get()});
+    }
   }
 }
 
