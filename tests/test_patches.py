@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import PretrainedConfig
 from vllm.engine.arg_utils import EngineArgs
 from vllm.exceptions import VLLMValidationError
@@ -36,7 +37,7 @@ import_module("vllm.v1.structured_output.backend_guidance")
 import_module("vllm.engine.arg_utils")
 
 ACCELERATOR = [patch for patch in patches.PATCHES if patch.target.startswith("torch.accelerator:")]
-ENGINE_STOP, SERVE, CLIENT_SHUTDOWN, PREFLIGHT, AUTO_DTYPE, GUIDANCE, RAY_ADVICE = (
+ENGINE_STOP, SERVE, CLIENT_SHUTDOWN, PREFLIGHT, HEADERS, AUTO_DTYPE, GUIDANCE, RAY_ADVICE = (
     patch for patch in patches.PATCHES if patch not in ACCELERATOR
 )
 each_patch = pytest.mark.parametrize("patch", patches.PATCHES, ids=lambda item: item.target)
@@ -268,6 +269,23 @@ def test_config_is_checked_before_it_is_read(
     with pytest.raises(ValueError, match="expected a JSON object, found a list") as refusal:
         EngineArgs(str(tmp_path)).create_engine_config()
     assert str(tmp_path / "config.json") in str(refusal.value)
+
+
+@pytest.mark.parametrize("patch", [HEADERS], ids=lambda item: item.target)
+def test_header_is_checked_before_it_is_read(unpatched: Patch, tmp_path: Path) -> None:
+    read = import_module("vllm.transformers_utils.config").get_safetensors_params_metadata
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    retire = f"retire it: {unpatched.target} ({unpatched.retire_when})"
+    with pytest.raises(Exception) as error:  # noqa: PT011 - MemoryError or OverflowError
+        read(str(tmp_path))
+    assert str(file) not in str(error.value), retire
+    unpatched.apply()
+    with pytest.raises(ValueError, match="it is a git-lfs pointer") as refusal:
+        read(str(tmp_path))
+    assert str(file) in str(refusal.value)
+    save_file({"w": torch.zeros(2, 3)}, file)
+    assert read(str(tmp_path))["w"]["shape"] == [2, 3]
 
 
 # With the memory a test may take. Ends by memory or by the end of the stack, whatever is first.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import operator
+import os
 import queue
 import sys
 from collections.abc import Callable, Coroutine
@@ -21,7 +22,7 @@ from typing import Any, NoReturn
 import torch
 
 from vllm_mindspore import request_checks
-from vllm_mindspore.model_executor.model_loader import preflight
+from vllm_mindspore.model_executor.model_loader import checkpoint_files, preflight
 
 Function = Callable[..., Any]
 
@@ -278,6 +279,35 @@ def _preflight_patch() -> Patch:
     )
 
 
+def _header_patch() -> Patch:
+    target = "vllm.transformers_utils.config:parse_safetensors_file_metadata"
+
+    def check_and_parse(path: str | os.PathLike[str]) -> dict[str, Any]:
+        """Our check of a header, then what vLLM reads of it."""
+        checkpoint_files.header_of(Path(path))
+        found: dict[str, Any] = _ORIGINALS[target](path)
+        return found
+
+    return Patch(
+        target=target,
+        why="vLLM reads the headers of a model with tied embeddings, or without a dtype, before it "
+        "asks the platform anything: it trusts the length in the file (a git-lfs pointer claims "
+        "2 * 10**18 bytes), and its errors do not name it.",
+        upstream="none",
+        retire_when="vLLM checks the length of a header and names the file",
+        replacement=check_and_parse,
+        misbehaves=_names_no_file,
+    )
+
+
+def _names_no_file(parse: Function) -> bool:
+    try:
+        parse(os.devnull)
+    except Exception as error:  # noqa: BLE001 - which one it is may change
+        return os.devnull not in str(error)
+    return True
+
+
 def _auto_dtype_patch() -> Patch:
     target = "vllm.config.model:_get_and_verify_dtype"
 
@@ -325,6 +355,7 @@ PATCHES: tuple[Patch, ...] = (
     _serve_patch(),
     _client_shutdown_patch(),
     _preflight_patch(),
+    _header_patch(),
     _auto_dtype_patch(),
     _guidance_patch(),
     _ray_advice_patch(),

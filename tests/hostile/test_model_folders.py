@@ -68,10 +68,20 @@ def test_a_broken_file_is_named(name: str, text: bytes, expected: str, folder: P
     assert expected in message
 
 
-@pytest.mark.parametrize("text", [b"", b"PK\x03\x04" + b"\x08" * 99, b"\x02" + bytes(7) + b"xx"])
-def test_weights_without_a_header_are_named(text: bytes, folder: Path) -> None:
-    """With tied embeddings vLLM reads the header before it asks the platform, and fails itself."""
-    change_config(folder, tie_word_embeddings=False)
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"PK\x03\x04" + b"\x08" * 99,
+        b"\x02" + bytes(7) + b"xx",
+        b"\xff" + bytes(7) + b"{}",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+    ],
+)
+def test_weights_without_a_header_are_named(text: bytes, tied: bool, folder: Path) -> None:
+    """With tied embeddings vLLM reads the header before it asks the platform."""
+    change_config(folder, tie_word_embeddings=tied)
     (folder / "model.safetensors").write_bytes(text)
     assert f"{folder / 'model.safetensors'} is not a valid safetensors file" in refusal(folder)
 

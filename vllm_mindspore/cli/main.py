@@ -16,6 +16,7 @@ from typing import NoReturn, Protocol, cast
 
 import vllm_mindspore  # at the top: spawned children import this module again and must be activated
 from vllm_mindspore import process_end
+from vllm_mindspore.cli import refusals
 
 COMMANDS = {
     "convert": "vllm_mindspore.cli.convert",
@@ -60,8 +61,19 @@ def entry() -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command named by the first argument; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run the command named by the first argument; returns the exit code. What the checks before a
+    start refuse is told without a traceback, with exit code 1."""
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except ValueError as error:
+        message = refusals.told(error)
+        if message is None:
+            raise
+        print(f"vllm-mindspore: error: {message}", file=sys.stderr, flush=True)
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
     if arguments and arguments[0] in COMMANDS:
         return _run_own(_load(arguments[0]), arguments[1:])
     if not arguments or arguments[0] in ("-h", "--help"):

@@ -111,14 +111,17 @@ def _two_checkpoints(folder: Path, found: str) -> ValueError:
     )
 
 
+def header_of(file: Path) -> dict[str, TensorInfo]:
+    """What the header of a file says of each tensor. Raises ValueError naming a broken file."""
+    with open_regular(file) as stream:
+        return read_header(stream, file)
+
+
 def check_folder(folder: Path) -> dict[str, TensorInfo]:
     """Every header of a folder, tensor -> what it says. Raises ValueError naming the first file
     that is broken."""
     files = select(folder)
-    headers: dict[str, dict[str, TensorInfo]] = {}
-    for name in files.names:
-        with open_regular(folder / name) as stream:
-            headers[name] = read_header(stream, folder / name)
+    headers = {name: header_of(folder / name) for name in files.names}
     files.places(headers)
     return {tensor: info for header in headers.values() for tensor, info in header.items()}
 
