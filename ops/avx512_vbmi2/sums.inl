@@ -9,44 +9,28 @@
 
 namespace {
 
-// The products of one row of x with kCols columns, whose sums are `apart`.
-template <int kWords, int kCols>
-inline void add_products(const int8_t* x, const __m512i (&weights)[kCols][kWords], __m512i* sums, int apart) {
-  __m512i added[kCols];
-  for (int n = 0; n < kCols; ++n) added[n] = sums[n * apart];
+template <int kWords>
+inline __m512i add_products(__m512i sum, const int8_t* x, const __m512i* weights) {
   for (int i = 0; i < kWords; ++i) {
-    const __m512i inputs = _mm512_loadu_si512(x + i * kSparseWord);
-    for (int n = 0; n < kCols; ++n) added[n] = _mm512_dpbusd_epi32(added[n], weights[n][i], inputs);
+    sum = _mm512_dpbusd_epi32(sum, weights[i], _mm512_loadu_si512(x + i * kSparseWord));
   }
-  for (int n = 0; n < kCols; ++n) sums[n * apart] = added[n];
-}
-
-// Those of all rows of x with the next kCols columns, which begin with column n. Inlined, so that the cursor stays in registers.
-template <int kWords, bool kBitmap, int kRows, int kCols>
-__attribute__((always_inline)) inline void add_columns(const SparseSums& args, SparseCursor* cursor, const int8_t* x,
-                                                       const NextTile& next, int n, __m512i* sums) {
-  const char* last = args.end - kSparseWord;
-  const int rows = kRows > 0 ? kRows : args.rows;
-  const __m512i shift = _mm512_set1_epi8(-128);
-  __m512i weights[kCols][kWords];
-  for (int i = 0; i < kCols; ++i) {
-    next.prefetch(n + i, args.cols);
-    next_row<kWords, kBitmap>(cursor, last, weights[i]);
-    for (__m512i& word : weights[i]) word = _mm512_xor_si512(word, shift);
-  }
-  for (int m = 0; m < rows; ++m) add_products<kWords, kCols>(x + m * args.ldx, weights, sums + n * rows + m, rows);
+  return sum;
 }
 
 // Adds the products of the next `cols` rows of a tile; x: where the tile begins in it. sums: a vector for each row of each column.
 template <int kWords, bool kBitmap, int kRows>
 inline void add_tile(const SparseSums& args, SparseCursor* given, const int8_t* x, const NextTile& next, __m512i* sums) {
-  constexpr int kTogether = kRows == 1 ? 1 : 4;  // columns that share what is loaded of x
   SparseCursor cursor = *given;
-  int n = 0;
-  for (; n + kTogether <= args.cols; n += kTogether) {
-    add_columns<kWords, kBitmap, kRows, kTogether>(args, &cursor, x, next, n, sums);
+  const char* last = args.end - kSparseWord;
+  const int rows = kRows > 0 ? kRows : args.rows;
+  const __m512i shift = _mm512_set1_epi8(-128);
+  for (int n = 0; n < args.cols; ++n, sums += rows) {
+    __m512i weights[kWords];
+    _mm_prefetch(next.line(n, args.cols), _MM_HINT_T1);
+    next_row<kWords, kBitmap>(&cursor, last, weights);
+    for (int i = 0; i < kWords; ++i) weights[i] = _mm512_xor_si512(weights[i], shift);
+    for (int m = 0; m < rows; ++m) sums[m] = add_products<kWords>(sums[m], x + m * args.ldx, weights);
   }
-  for (; n < args.cols; ++n) add_columns<kWords, kBitmap, kRows, 1>(args, &cursor, x, next, n, sums);
   *given = cursor;
 }
 
