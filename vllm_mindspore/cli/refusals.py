@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-import os
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 _OF_PYDANTIC = ("Value error, ", "Assertion failed, ")
 
@@ -16,7 +17,11 @@ def told(error: ValueError) -> str | None:
 
     None for any other error, whose traceback is wanted, and where VLLM_LOGGING_LEVEL=DEBUG.
     """
-    if os.environ.get("VLLM_LOGGING_LEVEL", "").upper() == "DEBUG":
+    # Here, since most commands end without an error.
+    from pydantic import ValidationError
+    from vllm import envs
+
+    if envs.VLLM_LOGGING_LEVEL == "DEBUG":
         return None
     if isinstance(error, ValidationError):
         return _of_configuration(error)
