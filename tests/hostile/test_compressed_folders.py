@@ -110,6 +110,14 @@ def test_the_flat_layout(folder: Path) -> None:
         check(folder)
 
 
+def test_sizes_that_a_flat_description_states(folder: Path) -> None:
+    """They are compared with every rank's files."""
+    stated = {f"{QKV}.weight.shape": [1], f"{QKV}.index.shape": [8]}
+    flat(folder, codec={"name": "tile-bitmap", "version": 1}, **stated)
+    with pytest.raises(ValueError, match=rf"{QKV}.weight in .*: expected shape \[1\], which the"):
+        check(folder)
+
+
 def test_npu_coding_in_the_flat_layout(folder: Path) -> None:
     flat(folder)
     with pytest.raises(ValueError, match="compressed for an NPU: its bit coding is not public"):

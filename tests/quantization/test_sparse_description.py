@@ -69,6 +69,8 @@ def test_flat_layout() -> None:
     assert not found.own_codec
     assert found.blocks[0].type_of(QKV) == SPARSE
     assert parse(FILE, {"codec": CODEC, **types}).own_codec
+    stated = {f"{QKV}.weight.shape": [128], f"{QKV}.index.shape": [8]}
+    assert parse(FILE, {**types, **stated}).blocks[0].sizes == {QKV: (128, 8)}
 
 
 def test_fused_names() -> None:
@@ -117,6 +119,8 @@ def test_which_are(content: dict[str, Any], compressed: bool) -> None:
         ({"rank_0": block(**{"lm_head.index.shape": [8]})}, "is of no compressed layer"),
         ({"rank_0": block(**{"QKV.deq_scale": "FLOAT"})}, "several types, W8A8S and FLOAT"),
         ({"x.weight": "W8A8S", "y.weight": "W8A8SC"}, "supported here: W8A8SC, W8A8, FLOAT"),
+        ({"x.weight": "W8A8SC", "x.weight.shape": [64]}, "but x.index.shape is missing"),
+        ({"x.weight": "W8A8SC", "x.index.shape": [8]}, "but x.weight.shape is missing"),
     ],
 )
 def test_what_is_refused(content: dict[str, Any], message: str) -> None:

@@ -251,7 +251,8 @@ def _size(place: str, name: str, value: Any) -> int:
 def _check_sizes(
     place: str, types: Mapping[str, str], stated: Mapping[str, Mapping[str, int]], *, flat: bool
 ) -> None:
-    """Compressed layers have both sizes, others none; all tensors of a module have one type."""
+    """Compressed layers have both sizes, in flat files both or none; others have none. All tensors
+    of a module have one type."""
     for module, found in stated.items():
         if types.get(f"{module}.weight") != SPARSE:
             raise ValueError(f"{place}: {module}{next(iter(found))} is of no compressed layer")
@@ -263,7 +264,7 @@ def _check_sizes(
                 f"{place}: the tensors of {module} have several types, {weight} and {kind}; "
                 "expected one"
             )
-        if last == "weight" and kind == SPARSE and not flat:
+        if last == "weight" and kind == SPARSE and (module in stated or not flat):
             missing = [f"{module}{end}" for end in _SHAPES if end not in stated.get(module, {})]
             if missing:
                 raise ValueError(

@@ -89,12 +89,13 @@ def with_ranks(found: SparseDescription) -> SparseDescription:
 
 
 def _sized(found: SparseDescription, rank: int) -> RankBlock:
-    """The block of a flat description, with the sizes that the headers of one rank say."""
+    """The block of a flat description, with the sizes that the headers of one rank say where it
+    states none."""
     tensors, block = headers(found, rank), found.blocks[0]
-    sizes = {}
+    sizes = dict(block.sizes)
     for name, kind in block.types.items():
         module, _, last = name.rpartition(".")
-        if last == "weight" and kind == SPARSE:
+        if last == "weight" and kind == SPARSE and module not in sizes:
             both = (tensors.get(name), tensors.get(f"{module}.index"))
             stream, index = (0 if place is None else place[1].num_bytes for place in both)
             sizes[module] = (stream, index)
