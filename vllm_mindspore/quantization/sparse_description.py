@@ -162,7 +162,9 @@ def parse(file: Path, content: Mapping[str, Any]) -> SparseDescription:
     Raises:
         ValueError: it is none; names the file, what was expected and found.
     """
-    codec, device = _codec(file, content.get(CODEC)), content.get(DEVICE, "")
+    codec, device = CODEC in content, content.get(DEVICE, "")
+    if codec:
+        _check_codec(file, content[CODEC])
     if not isinstance(device, str):
         raise ValueError(f"{file}: {DEVICE}: expected a name, found {device!r:.80}")
     entries = {name: value for name, value in content.items() if name not in (CODEC, DEVICE)}
@@ -192,18 +194,15 @@ def of_parts(parts: Sequence[SparseDescription]) -> SparseDescription:
     return replace(parts[0], layout=Layout.PARTS, own_codec=False, blocks=blocks)
 
 
-def _codec(file: Path, found: Any) -> bool:
-    """Whether it is ours."""
-    if found is None:
-        return False
+def _check_codec(file: Path, found: Any) -> None:
+    """That it is ours, to the type of the version: True and 1.0 equal 1 in Python."""
     ours = {"name": sparse_codec.NAME, "version": sparse_codec.VERSION}
-    if found != ours:
+    if found != ours or type(found["version"]) is not int:
         raise ValueError(
             f"{file}: {CODEC}: expected {ours}, the coding this release reads, found "
             f"{found!r:.200}. Make the files anew from the uncompressed W8A8S checkpoint: "
             "vllm-mindspore convert"
         )
-    return True
 
 
 def _block(file: Path, rank: str, content: Any) -> RankBlock:
