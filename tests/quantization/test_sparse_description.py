@@ -132,6 +132,20 @@ def test_what_is_refused(content: dict[str, Any], message: str) -> None:
     assert str(FILE) in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["a\nb.weight", "\x1b[2J.index.shape", "\ud800.weight", "n" * 1025 + ".weight"]
+)
+@pytest.mark.parametrize("kind", ["FLOAT", "W8A8SC"])
+def test_names_that_no_message_may_have(name: str, kind: str) -> None:
+    """Also where they belong to no layer."""
+    for content in ({name: kind}, {name: [8]}, {"rank_0": block(**{name: kind})}):
+        with pytest.raises(ValueError, match="expected printable names of at most 1024") as refusal:
+            parse(FILE, {"codec": CODEC, **content})
+        message = str(refusal.value)
+        assert message.isprintable()
+        assert len(message) < 250
+
+
 def test_biases_may_be_float() -> None:
     parse(FILE, {"rank_0": block(**{"QKV.bias": "FLOAT"})})
 

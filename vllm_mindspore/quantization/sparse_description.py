@@ -31,6 +31,7 @@ _SHAPES = (".weight.shape", ".index.shape")
 _MODEL_TYPE = "model_quant_type"
 _REMARKS = ("version", "metadata", "optional", "group_size", _MODEL_TYPE)
 _TYPES = (SPARSE, STATIC, FLOAT)
+_MAX_NAME = 1024  # as in the headers of the weights
 
 
 class Layout(enum.Enum):
@@ -212,6 +213,7 @@ def _block(file: Path, rank: str, content: Any) -> RankBlock:
     types: dict[str, str] = {}
     stated: dict[str, dict[str, int]] = {}
     for name, value in content.items():
+        _check_name(place, name)
         suffix = next((end for end in _SHAPES if name.endswith(end)), None)
         if suffix is not None:
             stated.setdefault(name.removesuffix(suffix), {})[suffix] = _size(place, name, value)
@@ -224,6 +226,15 @@ def _block(file: Path, rank: str, content: Any) -> RankBlock:
     _check_sizes(place, types, stated, flat=not rank)
     sizes = {module: (found[_SHAPES[0]], found[_SHAPES[1]]) for module, found in stated.items()}
     return RankBlock(types, sizes)
+
+
+def _check_name(place: str, name: str) -> None:
+    """Messages have names as they are."""
+    if len(name) > _MAX_NAME or not name.isprintable():
+        raise ValueError(
+            f"{place}: expected printable names of at most {_MAX_NAME} characters, found "
+            f"{name!r:.80}"
+        )
 
 
 def _kind(place: str, name: str, value: str, *, flat: bool) -> str:
