@@ -120,9 +120,22 @@ FILES: dict[str, tuple[bytes, str]] = {
     "string-shape": (safetensors(header(a={"shape": "34"})), "found '34'"),
     "huge-shape": (safetensors(header(a={"shape": [1 << 62] * 8})), "for F32 .46116860"),
     "wrapping-shape": (  # 2^64 + 12 elements are 12 in 64 bits
-        safetensors(header(a={"shape": [(1 << 64) + 12]})),
+        safetensors(header(a={"shape": [4, (1 << 62) + 3]})),
         "tensor a.weight: expected 73786976294838206512 bytes",
     ),
+    "size-of-65-bits": (
+        safetensors(header(a={"shape": [1 << 63]})),
+        "sizes from 0 to 9223372036854775807, found .9223372036854775808.",
+    ),
+    "sizes-of-4000-digits": (  # their product has more digits than Python writes down
+        safetensors(header(a={"shape": [10**4000 - 1] * 3})),
+        "tensor a.weight: expected a shape of at most 64 sizes from 0 to 9",
+    ),
+    "offsets-of-4000-digits": (
+        safetensors(header(a={"data_offsets": [0, 10**4000 - 1]})),
+        r"tensor a.weight: expected data_offsets \[begin, end\] from 0 to 9",
+    ),
+    "64-huge-sizes": (safetensors(header(a={"shape": [1 << 62] * 64})), "for F32 .46116860"),
     "many-dimensions": (safetensors(header(a={"shape": [1] * 65})), "at most 64 sizes"),
     "gap": (
         safetensors(header(b={"data_offsets": OFFSETS["gap"]}), bytes(84)),
@@ -150,7 +163,10 @@ FILES: dict[str, tuple[bytes, str]] = {
         r"tensor b.weight: expected 32 bytes for F32 \[2, 4\], found -32",
     ),
     "negative-offset": (safetensors(header(a={"data_offsets": [-8, 40]})), r"found \[-8, 40\]"),
-    "three-offsets": (safetensors(header(a={"data_offsets": [0, 1, 2]})), r"\[begin, end\], found"),
+    "three-offsets": (
+        safetensors(header(a={"data_offsets": [0, 1, 2]})),
+        r"\[begin, end\] from 0 to \d+, found \[0, 1, 2\]",
+    ),
     "torch-pickle": (_torch_pickle(zipped=True), "a torch pickle, which can run code"),
     "old-torch-pickle": (_torch_pickle(zipped=False), "a Python pickle, which can run code"),
     "python-pickle": (pickle.dumps(list(range(99))), "a Python pickle, which can run code"),

@@ -29,6 +29,7 @@ DTYPE_BITS = {
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _LENGTH_BYTES = 8
 _MAX_DIMENSIONS = 64  # what numpy holds
+_MAX_COUNT = (1 << 63) - 1
 _MAX_NAME = 1024
 _METADATA = "__metadata__"
 _AGAIN = "the file is damaged or incomplete, download it again"
@@ -148,26 +149,31 @@ def _tensor(name: str, entry: Any, data_start: int, file: Path) -> TensorInfo:
     if not _are_counts(shape) or len(shape) > _MAX_DIMENSIONS:
         raise _invalid(
             file,
-            f"tensor {name}: expected a shape of at most {_MAX_DIMENSIONS} sizes from 0, found "
-            f"{_brief(shape)}",
+            f"tensor {name}: expected a shape of at most {_MAX_DIMENSIONS} sizes from 0 to "
+            f"{_MAX_COUNT}, found {_brief(shape)}",
         )
     if not _are_counts(offsets) or len(offsets) != 2:
         raise _invalid(
-            file, f"tensor {name}: expected data_offsets [begin, end], found {_brief(offsets)}"
+            file,
+            f"tensor {name}: expected data_offsets [begin, end] from 0 to {_MAX_COUNT}, found "
+            f"{_brief(offsets)}",
         )
     begin, end = offsets
     needed, odd_bits = divmod(math.prod(shape) * DTYPE_BITS[dtype], 8)
     if odd_bits or end - begin != needed:
         raise _invalid(
             file,
-            f"tensor {name}: expected {needed} bytes for {dtype} {_brief(shape)}, found "
+            f"tensor {name}: expected {_brief(needed)} bytes for {dtype} {_brief(shape)}, found "
             f"{end - begin} (data_offsets {_brief(offsets)})",
         )
     return TensorInfo(dtype, tuple(shape), data_start + begin, needed)
 
 
 def _are_counts(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+    """Whether it is a list of integers of 64 bits from 0."""
+    return isinstance(value, list) and all(
+        type(item) is int and 0 <= item <= _MAX_COUNT for item in value
+    )
 
 
 def _brief(value: Any) -> str:
