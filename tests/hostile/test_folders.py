@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import torch
 
 from tests.hostile.files import INDEX, SHAPES, SINGLE, one_tensor, right_file, write_index
 from vllm_mindspore.model_executor.model_loader.checkpoint_files import check_folder
+from vllm_mindspore.model_executor.model_loader.preflight import check_config
+from vllm_mindspore.model_executor.model_loader.quantization_files import read_description
 from vllm_mindspore.model_executor.model_loader.safetensors import SafetensorsSource
 
 Reader = Callable[[Path], object]
@@ -39,6 +42,35 @@ def shards(tmp_path: Path) -> Path:
 @each_reader
 def test_the_folder_of_these_tests_is_right(read: Reader, shards: Path) -> None:
     read(shards)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        (INDEX, check_folder),
+        ("quantization_description.json", read_description),
+        ("part0-of-1/quant_model_description.json", read_description),
+        ("config.json", check_config),
+    ],
+)
+def test_a_huge_description_is_refused_before_it_is_read(
+    name: str, read: Reader, tmp_path: Path
+) -> None:
+    """A sparse file: reading it all may be more than there is memory."""
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    with file.open("wb") as stream:
+        stream.truncate(100_000_001)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError) as error:  # noqa: PT011 - the text is checked below
+            read(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert str(error.value) == (
+        f"{file}: expected a JSON object of at most 100000000 bytes, found a file of 100000001"
+    )
 
 
 @each_reader

@@ -28,6 +28,7 @@ _QUANTIZED = "quant_model_weight*.safetensors"
 _QUANTIZED_INDEX = f"{_QUANTIZED}.index.json"
 INDEX_PATTERNS = (_INDEX, _QUANTIZED_INDEX)
 _SINGLE = "model.safetensors"
+_MAX_JSON_BYTES = 100_000_000  # like the header of a safetensors file
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.gguf", "*.h5", "*.msgpack")
 
 
@@ -117,6 +118,19 @@ def header_of(file: Path) -> dict[str, TensorInfo]:
         return read_header(stream, file)
 
 
+def object_of(file: Path) -> dict[str, Any]:
+    """The JSON object that a file is. Raises ValueError naming one that is broken, missing or
+    longer than any that describes a model."""
+    with open_regular(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > _MAX_JSON_BYTES:
+            raise ValueError(
+                f"{file}: expected a JSON object of at most {_MAX_JSON_BYTES} bytes, found a file "
+                f"of {size}"
+            )
+        return strict_json.parse_object(stream.read(size), str(file))
+
+
 def check_folder(folder: Path) -> dict[str, TensorInfo]:
     """Every header of a folder, tensor -> what it says. Raises ValueError naming the first file
     that is broken."""
@@ -159,9 +173,7 @@ def _instead(folder: Path) -> str:
 
 
 def _read_index(index: Path) -> dict[str, str]:
-    with open_regular(index) as stream:
-        content = strict_json.parse_object(stream.read(), str(index))
-    weight_map: Any = content.get("weight_map")
+    weight_map: Any = object_of(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(
             f"{index}: weight_map must be a non-empty object of tensor -> file name, found "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tokenizers import Tokenizer
 from vllm.logger import init_logger
 
-from vllm_mindspore.model_executor.model_loader import checkpoint_files, strict_json
+from vllm_mindspore.model_executor.model_loader import checkpoint_files
 from vllm_mindspore.model_executor.model_loader.quantization_files import (
     Stored,
     check_described,
@@ -144,7 +144,4 @@ def _check_contents(file: Path) -> None:
 
 def _check_object(file: Path) -> dict[str, object] | None:
     """The JSON object in `file`, None when there is no such file."""
-    if not os.path.lexists(file):
-        return None
-    with open_regular(file) as stream:
-        return strict_json.parse_object(stream.read(), str(file))
+    return checkpoint_files.object_of(file) if os.path.lexists(file) else None

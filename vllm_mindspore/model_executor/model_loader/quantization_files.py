@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vllm_mindspore.model_executor.model_loader import checkpoint_files, rank_files, strict_json
-from vllm_mindspore.model_executor.model_loader.safetensors_header import TensorInfo, open_regular
+from vllm_mindspore.model_executor.model_loader import checkpoint_files, rank_files
+from vllm_mindspore.model_executor.model_loader.safetensors_header import TensorInfo
 from vllm_mindspore.quantization import compressed_tensors, description, sparse_description
 from vllm_mindspore.quantization.compressed_tensors import CompressedTensors
 from vllm_mindspore.quantization.description import TOOLS, Description, Tool
@@ -129,13 +129,17 @@ def read_description(folder: Path) -> Description | SparseDescription | None:
     """
     file = _description_file(folder)
     if file is not None:
-        content = _content(file)
+        content = checkpoint_files.object_of(file)
         if sparse_description.is_compressed(content):
             return rank_files.with_ranks(sparse_description.parse(file, content))
         return description.parse(file, content)
     parts = rank_files.parts(folder)
     files = [_description_file(part) for part in parts]
-    described = [sparse_description.parse(f, _content(f)) for f in files if f is not None]
+    described = [
+        sparse_description.parse(file, checkpoint_files.object_of(file))
+        for file in files
+        if file is not None
+    ]
     if not parts or len(described) < len(parts):
         return None
     return sparse_description.of_parts(described)
@@ -152,11 +156,6 @@ def _description_file(folder: Path) -> Path | None:
             "belong to the weights"
         )
     return found[0]
-
-
-def _content(file: Path) -> dict[str, Any]:
-    with open_regular(file) as stream:
-        return strict_json.parse_object(stream.read(), str(file))
 
 
 def _check_agree(found: Description | SparseDescription, method: str) -> None:
