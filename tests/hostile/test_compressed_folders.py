@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from tests.conversion.folders import random_folder
+from tests.quantization.flat_layout import flat
 from vllm_mindspore.conversion.convert import compress
 from vllm_mindspore.conversion.whole import Model
 from vllm_mindspore.device.soc import Device
@@ -81,22 +82,9 @@ def test_a_right_folder(folder: Path) -> None:
     check(folder)
 
 
-def flat(folder: Path, **more: object) -> None:
-    """The same files in the flat layout."""
-    block = json.loads((folder / DESCRIPTION).read_text())["rank_0"]
-    types = {name: kind.replace("S", "SC") for name, kind in block.items() if type(kind) is str}
-    (folder / DESCRIPTION).unlink()
-    for rank in range(2):
-        for part, file in enumerate(sorted((folder / f"rank_{rank}").iterdir())):
-            file.rename(folder / f"model-rank-{rank}-part-{part}.safetensors")
-        (folder / f"rank_{rank}").rmdir()
-    content = {**types, "model_quant_type": "W8A8SC", **more}
-    (folder / "quant_model_description.json").write_text(json.dumps(content))
-
-
 def test_the_flat_layout(folder: Path) -> None:
     sizes = read(folder).blocks[1].sizes
-    flat(folder, codec={"name": "tile-bitmap", "version": 1})
+    flat(folder)
     check(folder)
     found = read(folder)
     assert found.layout is Layout.FLAT
@@ -113,13 +101,13 @@ def test_the_flat_layout(folder: Path) -> None:
 def test_sizes_that_a_flat_description_states(folder: Path) -> None:
     """They are compared with every rank's files."""
     stated = {f"{QKV}.weight.shape": [1], f"{QKV}.index.shape": [8]}
-    flat(folder, codec={"name": "tile-bitmap", "version": 1}, **stated)
+    flat(folder, **stated)
     with pytest.raises(ValueError, match=rf"{QKV}.weight in .*: expected shape \[1\], which the"):
         check(folder)
 
 
 def test_npu_coding_in_the_flat_layout(folder: Path) -> None:
-    flat(folder)
+    flat(folder, codec=None)
     with pytest.raises(ValueError, match="compressed for an NPU: its bit coding is not public"):
         check(folder)
 

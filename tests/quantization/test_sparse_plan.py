@@ -15,6 +15,7 @@ from mindspore import Parameter
 from safetensors.torch import load_file, save_file
 
 from tests.conversion.folders import DESCRIPTIONS, random_folder, whole_tensors
+from tests.quantization.flat_layout import flat
 from vllm_mindspore.bridge import to_torch
 from vllm_mindspore.conversion.convert import compress
 from vllm_mindspore.model_executor.model_loader import rank_files
@@ -206,6 +207,26 @@ def test_only_the_first_rank_adds(tmp_path: Path, part: str) -> None:
     loaded.layer((DOWN,), INNER // 2, (HIDDEN,))
     found = loaded.problems()
     assert f"tensor {DOWN}.{part}: expected zeros on every rank but the first" in found
+
+
+@pytest.mark.parametrize("part", ["quant_bias", "bias"])
+@pytest.mark.parametrize("decode", [False, True])
+def test_flat_files_need_no_zeros(tmp_path: Path, part: str, decode: bool) -> None:
+    """Whatever they have on ranks behind the first, zeros are added there."""
+    folder = flat(made(tmp_path, 2), **{f"{DOWN}.bias": "FLOAT"})
+    for rank in range(2):
+        file = folder / f"model-rank-{rank}-part-0.safetensors"
+        tensors = load_file(file)
+        tensors[f"{DOWN}.quant_bias"] = torch.full((HIDDEN,), 3 + rank, dtype=torch.int32)
+        tensors[f"{DOWN}.bias"] = torch.full((HIDDEN,), 3.0 + rank, dtype=torch.float16)
+        save_file(tensors, file)
+    for rank, expected in enumerate((3, 0)):
+        loaded = Loaded(folder, Rank(rank, 2), decode=decode)
+        found = loaded.layer((DOWN,), INNER // 2, (HIDDEN,), bias=True)
+        (parameter,) = found.biases if part == "bias" else found.quant_biases
+        assert parameter.name == f"{DOWN}.{part}"
+        assert values((parameter,)).tolist() == [expected] * HIDDEN
+        assert "found" not in loaded.problems()
 
 
 def test_another_number_of_ranks(tmp_path: Path) -> None:

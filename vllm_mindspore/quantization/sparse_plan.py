@@ -15,7 +15,7 @@ from vllm_mindspore.quantization.schemes.fused import Fused, OnFirstRankOnly
 from vllm_mindspore.quantization.schemes.w8a8 import W8A8
 from vllm_mindspore.quantization.schemes.w8a8sc import W8A8SC
 from vllm_mindspore.quantization.sharding import Rank, Split, split_of
-from vllm_mindspore.quantization.sparse_description import COMPRESSED, SparseDescription
+from vllm_mindspore.quantization.sparse_description import COMPRESSED, Layout, SparseDescription
 
 
 class SparsePlan:
@@ -64,7 +64,8 @@ class SparsePlan:
         if kind != SPARSE and list(names) != [module]:
             found = Fused(found, module)
         if split_of(module) is Split.ROW and self._rank.index > 0:
-            found = OnFirstRankOnly(found, module)
+            # vllm-ascend, whose layout is the flat one, zeroes it when it loads such files.
+            found = OnFirstRankOnly(found, module, zeroed=self._found.layout is Layout.FLAT)
         return found
 
     def _compressed(self, module: str) -> W8A8SC:

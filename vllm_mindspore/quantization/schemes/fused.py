@@ -5,7 +5,7 @@ the biases of row-parallel layers, which the first rank alone may have."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,14 +38,28 @@ class Fused:
 
 @dataclass(frozen=True)
 class OnFirstRankOnly:
-    """`scheme` of a row-parallel `module` of another rank: nothing may be added to its sums."""
+    """`scheme` of a row-parallel `module` of another rank: nothing may be added to its sums.
+
+    Attributes:
+        scheme: that of the module.
+        module: its name in the files.
+        zeroed: whether zeros take the place of what is added; else the files must have zeros.
+    """
 
     scheme: Scheme
     module: str
+    zeroed: bool
 
     def parameters(self, source: TensorSource, projections: Projections) -> LinearParameters:
-        """As the scheme."""
+        """As the scheme, without what the first rank adds."""
         found = self.scheme.parameters(source, projections)
+        if self.zeroed:
+            biases, quant_biases = _zeros(found.biases), _zeros(found.quant_biases)
+            return replace(found, biases=biases, quant_biases=quant_biases)
+        self._require_zeros(source, projections)
+        return found
+
+    def _require_zeros(self, source: TensorSource, projections: Projections) -> None:
         kinds = [*tensors.FLOATS, torch.int32]
         for part in ADDED_ONCE:
             name = f"{self.module}.{part}"
@@ -53,7 +67,13 @@ class OnFirstRankOnly:
                 values = source.stored(name, [(sum(projections.out_features),)], kinds)
                 what = "zeros on every rank but the first, since ranks add up their results"
                 tensors.require(source, name, values, what, lambda v: v == 0)
-        return found
+
+
+def _zeros(parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
+    """Of the same names, shapes and dtypes."""
+    return tuple(
+        bridge.parameter(each.name, torch.zeros_like(bridge.to_torch(each))) for each in parameters
+    )
 
 
 class Rows:
