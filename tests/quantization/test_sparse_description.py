@@ -15,12 +15,15 @@ from vllm_mindspore.quantization.sparse_description import (
     SparseDescription,
     fused_name,
     is_compressed,
+    of_parts,
     parse,
 )
 
 FILE = Path("folder/quantization_description.json")
 CODEC = {"name": sparse_codec.NAME, "version": sparse_codec.VERSION}
-Q, K, V, QKV = (f"model.layers.0.self_attn.{name}_proj" for name in ("q", "k", "v", "qkv"))
+Q, K, V, QKV, OUT = (
+    f"model.layers.0.self_attn.{name}_proj" for name in ("q", "k", "v", "qkv", "o")
+)
 
 
 def block(**changes: Any) -> dict[str, Any]:
@@ -158,10 +161,31 @@ def test_names_of_another_model() -> None:
         found.fused_type(["a.q_proj"])
 
 
-def test_ranks_with_different_types() -> None:
-    found = parse(FILE, {"rank_0": block(), "rank_1": block(**{"lm_head.weight": "FLOAT"})})
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ({}, {"lm_head.weight": "FLOAT"}, "lm_head.weight is FLOAT, of rank_0 it is W8A8: exp"),
+        ({"QKV.bias": "W8A8S"}, {}, f"{QKV}.bias is missing, of rank_0 it is W8A8S: expected"),
+        ({}, {"QKV.bias": "FLOAT"}, f"{QKV}.bias is FLOAT, of rank_0 it is missing"),
+    ],
+)
+def test_blocks_that_differ(first: dict[str, str], second: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=f"rank_1: {message}") as refusal:
+        parse(FILE, {"rank_0": block(**first), "rank_1": block(**second)})
+    assert str(FILE) in str(refusal.value)
+
+
+def test_blocks_may_differ_in_sizes_and_in_what_one_rank_adds() -> None:
+    first = {f"{OUT}.weight": "W8A8", f"{OUT}.quant_bias": "W8A8", f"{OUT}.bias": "FLOAT"}
+    second = {f"{OUT}.weight": "W8A8", "QKV.weight.shape": [192]}
+    found = parse(FILE, {"rank_0": block(**first), "rank_1": block(**second)})
+    assert [each.sizes[QKV] for each in found.blocks] == [(128, 8), (192, 8)]
+
+
+def test_parts_with_different_types() -> None:
+    parts = [parse(FILE, {"rank_0": block(**{"lm_head.weight": kind})}) for kind in ("W8A8", FLOAT)]
     with pytest.raises(ValueError, match="lm_head of rank 0: W8A8, lm_head of rank 1: FLOAT"):
-        found.type_of("lm_head")
+        of_parts(parts).type_of("lm_head")
 
 
 def test_dtype() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from vllm_mindspore.quantization import sparse_codec
 from vllm_mindspore.quantization.description import FLOAT, FUSED, SPARSE, STATIC, TOOLS, one_type
+from vllm_mindspore.quantization.sharding import Split, is_added_once, split_of
 
 CODEC, DEVICE = "codec", "device_type"
 COMPRESSED = "W8A8SC"
@@ -186,6 +187,7 @@ def parse(file: Path, content: Mapping[str, Any]) -> SparseDescription:
             f"{', '.join(sorted(ranks))}"
         )
     blocks = tuple(_block(file, name, ranks[name]) for name in expected)
+    _check_same(file, blocks)
     return SparseDescription(file, Layout.FOLDERS, codec, device, blocks)
 
 
@@ -226,6 +228,22 @@ def _block(file: Path, rank: str, content: Any) -> RankBlock:
     _check_sizes(place, types, stated, flat=not rank)
     sizes = {module: (found[_SHAPES[0]], found[_SHAPES[1]]) for module, found in stated.items()}
     return RankBlock(types, sizes)
+
+
+def _check_same(file: Path, blocks: Sequence[RankBlock]) -> None:
+    """That all ranks have the same tensors of the same types, but those that one rank adds."""
+    first = blocks[0].types
+    for rank, block in enumerate(blocks[1:], 1):
+        for name in sorted(first.keys() | block.types.keys()):
+            module, _, last = name.rpartition(".")
+            if split_of(module) is Split.ROW and is_added_once(last):
+                continue
+            expected, found = first.get(name, "missing"), block.types.get(name, "missing")
+            if found != expected:
+                raise ValueError(
+                    f"{file}: rank_{rank}: {name} is {found}, of rank_0 it is {expected}: expected "
+                    "the same tensors with the same types on all ranks"
+                )
 
 
 def _check_name(place: str, name: str) -> None:
