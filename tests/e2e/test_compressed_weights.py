@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from vllm import LLM, SamplingParams
 from tests.conftest import ROOT, RunPython
 from tests.conversion.folders import random_folder
 from tests.e2e.conftest import Engine
+from tests.quantization.flat_layout import flat
 from vllm_mindspore.conversion.convert import compress
 from vllm_mindspore.quantization.description import Tool
 
@@ -74,7 +76,8 @@ def ask(llm: LLM) -> list[tuple[list[int], list[float]]]:
 def test_the_bits_of_the_uncompressed_folder(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, variant: str
 ) -> None:
-    """With the documents' flags and without any, computed as it is and decoded at the load."""
+    """With the documents' flags and without any, in either layout, computed as it is and decoded
+    at the load."""
     source = random_folder(tmp_path / "whole", **VARIANTS[variant])
     compress(source, tmp_path / "made", 1)
     small = {"max_model_len": 64, "max_num_batched_tokens": 64}
@@ -82,6 +85,8 @@ def test_the_bits_of_the_uncompressed_folder(
     assert all(len(tokens) == 12 and values for tokens, values in expected)
     assert len({value for _, values in expected for value in values}) > 40
     assert ask(engine(tmp_path / "made", **small)) == expected
+    flat(Path(shutil.copytree(tmp_path / "made", tmp_path / "flat")))
+    assert ask(engine(tmp_path / "flat", **small)) == expected
     flags = {"quantization": "golden-stick", "load_format": "sparse_quant"}
     monkeypatch.setenv("VLLM_MS_SPARSE_DECODE", "1")
     assert ask(engine(tmp_path / "made", **small, **flags)) == expected

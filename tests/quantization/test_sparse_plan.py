@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from tests.conversion.folders import DESCRIPTIONS, random_folder, whole_tensors
 from tests.quantization.flat_layout import flat
 from vllm_mindspore.bridge import to_torch
 from vllm_mindspore.conversion.convert import compress
+from vllm_mindspore.conversion.whole import Model
 from vllm_mindspore.model_executor.model_loader import rank_files
 from vllm_mindspore.model_executor.model_loader.quantization_files import read_description
 from vllm_mindspore.model_executor.model_loader.safetensors import SafetensorsSource
+from vllm_mindspore.model_executor.models.layout import layout_of
 from vllm_mindspore.quantization import primitives, sparse_codec
 from vllm_mindspore.quantization.description import Tool
 from vllm_mindspore.quantization.schemes.base import Kind, LinearParameters, Projections
@@ -207,6 +210,37 @@ def test_only_the_first_rank_adds(tmp_path: Path, part: str) -> None:
     loaded.layer((DOWN,), INNER // 2, (HIDDEN,))
     found = loaded.problems()
     assert f"tensor {DOWN}.{part}: expected zeros on every rank but the first" in found
+
+
+def test_the_flat_layout_loads_as_rank_folders_do(tmp_path: Path) -> None:
+    """Every module of every rank, and nothing is left over."""
+    folder = made(tmp_path, 2, head=True, floats=("1.mlp.gate_proj", "1.mlp.up_proj"), **QWEN2)
+    flat(Path(shutil.copytree(folder, tmp_path / "flat")))
+    for rank in (Rank(0, 2), Rank(1, 2)):
+        part = Model.of(folder).config.of_rank(rank)
+        layout = layout_of("qwen2", part)
+        one, other = Loaded(folder, rank), Loaded(tmp_path / "flat", rank)
+        for group in layout.linears:
+            asked = (tuple(each.name for each in group), group[0].in_features)
+            sizes = tuple(each.out_features for each in group)
+            expected, found = (
+                each.layer(*asked, sizes, bias=group[0].bias) for each in (one, other)
+            )
+            assert found.kind == expected.kind
+            for ours, wanted in zip(tensors_of(found), tensors_of(expected), strict=True):
+                assert torch.equal(ours, wanted)
+        for name, shape in layout.floats.items():
+            found_float, expected_float = (each.source.take(name, shape) for each in (other, one))
+            assert torch.equal(to_torch(found_float), to_torch(expected_float))
+        one.source.finish()
+        other.source.finish()
+
+
+def tensors_of(found: LinearParameters) -> list[torch.Tensor]:
+    """All that a layer has."""
+    inputs = [each for each in (found.input_scale, found.input_offset) if each is not None]
+    outputs = [*found.weights, *found.indexes, *found.biases, *found.scales, *found.quant_biases]
+    return [to_torch(each) for each in (*outputs, *inputs)]
 
 
 @pytest.mark.parametrize("part", ["quant_bias", "bias"])
