@@ -5,14 +5,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from vllm_mindspore.bridge import to_torch
 from vllm_mindspore.model_executor.model_loader.safetensors import SafetensorsSource
-from vllm_mindspore.model_executor.model_loader.shards import Shards
+from vllm_mindspore.model_executor.model_loader.shards import PaddedVocabulary, Shards
+from vllm_mindspore.quantization import sparse_codec
 from vllm_mindspore.quantization.description import Description, Tool
+from vllm_mindspore.quantization.schemes.base import Projections
+from vllm_mindspore.quantization.schemes.w8a8sc import W8A8SC
 from vllm_mindspore.quantization.sharding import Rank, padded_vocabulary, vocabulary_rows
 
 VOCABULARY, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, INNER, GROUP = 100, 24, 4, 2, 8, 256, 64
@@ -139,6 +143,50 @@ def test_int4_pairs_are_divided_along_their_outputs() -> None:
     up, down = numbered(HIDDEN, INNER // 2), numbered(INNER, HIDDEN // 2)
     assert torch.equal(torch.cat(parts(f"{LAYER}.mlp.up_proj.weight", up, shards), 1), up)
     assert torch.equal(torch.cat(parts(f"{LAYER}.mlp.down_proj.weight", down, shards)), down)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("model.embed_tokens.weight", numbered(128, HIDDEN)),
+        ("lm_head.weight", numbered(128, HIDDEN)),
+        ("lm_head.weight", numbered(128, HIDDEN).char()),
+        ("lm_head.deq_scale", numbered(128)),
+        ("lm_head.quant_bias", numbered(128).int()),
+    ],
+)
+def test_rows_behind_the_vocabulary_are_left_out(name: str, rows: torch.Tensor) -> None:
+    division = PaddedVocabulary(VOCABULARY)
+    shape = (VOCABULARY, *rows.shape[1:])
+    assert division.whole_shapes(name, [shape]) == [tuple(rows.shape), shape]
+    assert torch.equal(division.part(name, rows), rows[:VOCABULARY])
+
+
+@pytest.mark.parametrize("part", ["weight", "index", "input_offset"])
+def test_what_has_no_rows_of_the_vocabulary_is_whole(part: str) -> None:
+    whole = torch.arange(4 * VOCABULARY).char()
+    assert PaddedVocabulary(VOCABULARY).part(f"lm_head.{part}", whole) is whole
+
+
+def test_a_compressed_head_is_loaded(tmp_path: Path) -> None:
+    """Its stream is longer than the vocabulary."""
+    codes = np.arange(VOCABULARY * HIDDEN).reshape(VOCABULARY, HIDDEN).astype(np.int8)
+    made = sparse_codec.encode(codes)
+    tensors = {
+        "lm_head.weight": torch.from_numpy(made.stream),
+        "lm_head.index": torch.from_numpy(made.index),
+        "lm_head.deq_scale": numbered(128),
+        "lm_head.quant_bias": numbered(128).int(),
+        "lm_head.input_scale": torch.ones(1),
+        "lm_head.input_offset": torch.zeros(1).char(),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    source = SafetensorsSource(tmp_path, torch.float16, shards=PaddedVocabulary(VOCABULARY))
+    scheme = W8A8SC("lm_head", (made.stream.size, made.index.size), encoded=False, bias=False)
+    found = scheme.parameters(source, Projections(("lm_head",), HIDDEN, (VOCABULARY,)))
+    source.finish()
+    assert np.array_equal(to_torch(found.weights[0]).numpy(), made.stream)
+    assert found.scales[0].shape == (VOCABULARY,)
 
 
 def test_column_parts_stay_mapped_and_count_as_what_they_are(tmp_path: Path) -> None:

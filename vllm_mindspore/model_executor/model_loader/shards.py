@@ -143,6 +143,8 @@ class Shards:
 class PaddedVocabulary:
     """Files that were made for one rank and fill the vocabulary up with zeros.
 
+    Streams of compressed heads and their indexes have no rows and stay whole.
+
     Attributes:
         vocab_size: of the model, which has no such rows.
     """
@@ -159,7 +161,8 @@ class PaddedVocabulary:
 
     def part(self, name: str, whole: torch.Tensor) -> torch.Tensor:
         """The rows of the vocabulary, mapped."""
-        filled = self._has_rows(name) and whole.shape[0] > self.vocab_size
+        coded = whole.dim() == 1 and whole.dtype == torch.int8
+        filled = self._has_rows(name) and not coded and whole.shape[0] > self.vocab_size
         return whole.narrow(0, 0, self.vocab_size) if filled else whole
 
     def _has_rows(self, name: str) -> bool:
