@@ -200,3 +200,12 @@ def test_number_of_ranks() -> None:
         described().check_ranks(4)
     advice = "vllm-mindspore convert folder --output DIR --tensor-parallel-size 4"
     assert advice in str(refusal.value)
+
+
+def test_number_of_ranks_in_the_coding_of_an_npu() -> None:
+    """`convert` reads ours alone."""
+    found = parse(FILE, {"rank_0": block()})
+    with pytest.raises(ValueError, match=r"files for 2 ranks of the uncompressed W8A8S") as refusal:
+        found.check_ranks(2)
+    assert "with the vendor's tool" in str(refusal.value)
+    assert "vllm-mindspore convert" not in str(refusal.value)

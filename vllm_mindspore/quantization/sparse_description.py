@@ -135,13 +135,23 @@ class SparseDescription:
             ValueError: it was made for another number; says how to change that.
         """
         made = len(self.blocks)
-        if made != count:
-            raise ValueError(
-                f"{self.file}: these files were made for {made} ranks, since compressed weights "
-                f"are divided before they are compressed; tensor_parallel_size is {count}. Use "
-                f"--tensor-parallel-size {made}, or make files for {count}: vllm-mindspore convert "
-                f"{self.file.parent} --output DIR --tensor-parallel-size {count}"
+        if made == count:
+            return
+        if self.own_codec:
+            advice = (
+                f"files for {count}: vllm-mindspore convert {self.file.parent} --output DIR "
+                f"--tensor-parallel-size {count}"
             )
+        else:
+            advice = (
+                f"files for {count} ranks of the uncompressed W8A8S checkpoint that these were "
+                "made of, with the vendor's tool: nothing else reads their coding"
+            )
+        raise ValueError(
+            f"{self.file}: these files were made for {made} ranks, since compressed weights are "
+            f"divided before they are compressed; tensor_parallel_size is {count}. Use "
+            f"--tensor-parallel-size {made}, or make {advice}"
+        )
 
 
 def fused_name(names: Sequence[str]) -> str:
