@@ -202,6 +202,14 @@ def _restate(folder: Path, content: dict[str, dict[str, object]], rank: int) -> 
         (lambda f: shutil.rmtree(f / "rank_1"), "found the folders rank_0"),
         (lambda f: (f / "rank_2").mkdir(), "found the folders rank_0, rank_1, rank_2"),
         (lambda f: (f / "rank_01").mkdir(), "rank_01"),
+        (
+            lambda f: (shutil.rmtree(f / "rank_1"), (f / "rank_1").write_text("rank_0")),
+            r"model/rank_1: expected the folder of a rank's weights, found a file",
+        ),
+        (
+            lambda f: (shutil.rmtree(f / "rank_1"), (f / "rank_1").symlink_to("gone")),
+            r"model/rank_1: expected the folder of a rank's weights, found a file or a link that",
+        ),
         (lambda f: shutil.copy(f / DESCRIPTION, f / "quant_model_description.json"), "2 quant"),
         (lambda f: first_file(f).write_bytes(b"x"), "is not a valid safetensors file"),
         (lambda f: first_file(f).unlink(), "missing tensor model.layers.0.self_attn.qkv_proj.wei"),

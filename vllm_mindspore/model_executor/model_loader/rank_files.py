@@ -65,7 +65,7 @@ def with_ranks(found: SparseDescription) -> SparseDescription:
     """The description, its ranks checked against the folder: those of flat ones are the files'.
 
     Raises:
-        ValueError: ranks without files, or files without a rank.
+        ValueError: ranks without files, files without a rank, or what should be a folder is none.
     """
     folder = found.file.parent
     if found.layout is Layout.FLAT:
@@ -85,6 +85,12 @@ def with_ranks(found: SparseDescription) -> SparseDescription:
             f"folders {', '.join(sorted(names)) or 'of no rank'}: the checkpoint is incomplete, or "
             "two are mixed"
         )
+    for name in sorted(names):
+        if not (folder / name).is_dir():
+            raise ValueError(
+                f"{folder / name}: expected the folder of a rank's weights, found a file or a link "
+                "that leads to no folder"
+            )
     return found
 
 
