@@ -94,7 +94,7 @@ class Rows:
 
     def take_bits(self, name: str, shape: Sequence[int]) -> Parameter:
         """A weight of the model's dtype."""
-        found = self.stored(name, [shape], tensors.FLOATS).to(self.dtype)
+        found = tensors.converted(self, name, self.stored(name, [shape], tensors.FLOATS))
         return bridge.bits_parameter(name, found)
 
     def stored(

@@ -66,6 +66,14 @@ def require(
         source.note(f"tensor {name}: expected {expected}, found {wrong} others of {values.numel()}")
 
 
+def converted(source: TensorSource, name: str, stored: torch.Tensor) -> torch.Tensor:
+    """A tensor of floats in the model's dtype, which all of them must fit."""
+    found = stored.to(source.dtype)
+    if found.dtype != stored.dtype:
+        require(source, name, found, f"finite numbers in {source.dtype}", torch.isfinite)
+    return found
+
+
 def is_positive(values: torch.Tensor) -> torch.Tensor:
     """Whether each is a finite number above 0."""
     return torch.isfinite(values) & (values > 0)

@@ -129,7 +129,7 @@ class W8A8SC:
         if not self.bias:
             return torch.zeros(outer, dtype=source.dtype)
         name = f"{self.module}.bias"
-        return source.stored(name, [(outer,)], tensors.FLOATS).to(source.dtype)
+        return tensors.converted(source, name, source.stored(name, [(outer,)], tensors.FLOATS))
 
 
 @dataclass(frozen=True)
