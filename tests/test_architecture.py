@@ -283,12 +283,12 @@ TESTED_ELSEWHERE = {
     "quantization.ptq.quantized_group": "quantization/ptq/test_layer_quantizer.py",
     "quantization.ptq.report": "quantization/ptq/test_output_folder.py",  # data
     "quantization.ptq.stored": "quantization/ptq/test_engine.py",
-    "quantization.schemes.fused": "quantization/test_sparse_plan.py",
     "quantization.schemes.tensors": "quantization/schemes/test_w8a8.py",
     "quantization.schemes.w8a8sc": "quantization/test_sparse_plan.py",
     # They stand between a hostile file and the process.
     "model_executor.model_loader.checkpoint_files": "hostile/test_folders.py",
     "model_executor.model_loader.mapped_file": "hostile/test_safetensors_files.py",
+    "model_executor.model_loader.rank_source": "conversion/test_load_check.py",
     "model_executor.model_loader.rank_files": "hostile/test_compressed_folders.py",
     "model_executor.model_loader.preflight": "hostile/test_model_folders.py",
     "model_executor.model_loader.safetensors_header": "hostile/test_safetensors_files.py",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,15 @@ def rank_tensors(folder: Path, rank: int) -> dict[str, torch.Tensor]:
     for file in sorted((folder / f"rank_{rank}").glob("*.safetensors")):
         found |= load_file(file)
     return found
+
+
+def change_rank(
+    folder: Path, rank: int, name: str, change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    """Tensor `name` of the first layer anew; one that is not there is given as an empty one."""
+    file = folder / f"rank_{rank}" / "model-00000.safetensors"
+    tensors = load_file(file)
+    save_file(tensors | {name: change(tensors.get(name, torch.zeros(0)))}, file)
 
 
 def whole_tensors(folder: Path) -> dict[str, torch.Tensor]:

@@ -29,7 +29,7 @@ def test_it_is_the_sparse_folder_compressed(float_folder: FloatFolder, tmp_path:
     convert.compress(tmp_path / "sparse", tmp_path / "expected", 2)
     work = output_folder.open_work(job, tmp_path / "made")
     engine.run(job, work, lambda part: None)
-    for left in ("whole", "compressed", "compressed.partial"):
+    for left in ("whole", "compressed", "compressed.converting"):
         (work.folder / left).mkdir()
         (work.folder / left / "x").touch()
     finished: list[str] = []

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from tests.conversion.folders import (
     CONFIG,
     DESCRIPTIONS,
+    change_rank,
     random_folder,
     rank_tensors,
     whole_tensors,
@@ -200,14 +201,17 @@ def broken(folder: Path, name: str, values: torch.Tensor | None, *, types: bool 
         (f"{LAYER}.mlp.up_proj.deq_scale", None, "missing tensor .*up_proj.deq_scale"),
         (f"{LAYER}.mlp.up_proj.weight", None, "does not say what .*up_proj is|missing tensor"),
         ("model.norm.weight", None, "missing tensor model.norm.weight"),
-        ("model.norm.weight", torch.full((HIDDEN,), 1e6), "1e.06 is not finite in float16"),
+        ("model.norm.weight", torch.full((HIDDEN,), 1e6), "found 96 NaN or Inf .*torch.float16"),
+        (f"{LAYER}.mlp.up_proj.deq_scale", torch.full((INNER,), torch.nan), "finite numbers"),
+        (f"{LAYER}.mlp.up_proj.deq_scale", torch.ones(INNER - 1), r"expected shape \[320\]"),
+        (f"{LAYER}.mlp.up_proj.weight", torch.ones(INNER, HIDDEN), "expected dtype I8, found F32"),
         (
             f"{LAYER}.mlp.up_proj.input_scale",
             torch.ones(HIDDEN).half(),
             "up_proj.input_scale: expected the values of .*gate_proj.input_scale",
         ),
         (f"{LAYER}.mlp.down_proj.input_scale", torch.full((INNER,), 1e-9), "zero in float16"),
-        (f"{LAYER}.mlp.down_proj.input_offset", torch.full((INNER,), 0.5), "int8 zero point"),
+        (f"{LAYER}.mlp.down_proj.input_offset", torch.full((INNER,), 0.5), "whole numbers"),
         (f"{LAYER}.mlp.down_proj.input_offset", torch.full((INNER,), 200.0), "int8 zero point"),
     ],
 )
@@ -268,5 +272,60 @@ def test_a_broken_stream_is_named(tmp_path: Path) -> None:
     tensors = {n: v for n, v in rank_tensors(tmp_path / "made", 0).items() if ".layers.1." in n}
     tensors["model.layers.1.mlp.down_proj.index"][0] += 1
     save_file(tensors, file)
-    with pytest.raises(ValueError, match=rf"{file}: tensor .*1.mlp.down_proj.weight: .*tile 1"):
+    message = rf"{file.parent} does.*\n.*1.mlp.down_proj.weight in {file.name}: .*tile 1"
+    with pytest.raises(ValueError, match=message):
         convert(tmp_path / "made", tmp_path / "back", Target.SPARSE)
+
+
+def doubled(values: torch.Tensor) -> torch.Tensor:
+    return values * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("self_attn.qkv_proj.input_scale", "q_proj.input_scale of rank 1 differs"),
+        ("mlp.down_proj.deq_scale", "down_proj.deq_scale of rank 1 differs from .* rank 0"),
+        ("input_layernorm.weight", "input_layernorm.weight of rank 1 differs"),
+    ],
+)
+def test_ranks_that_contradict_each_other(tmp_path: Path, name: str, message: str) -> None:
+    compress(random_folder(tmp_path / "whole"), tmp_path / "made", 2)
+    change_rank(tmp_path / "made", 1, f"{LAYER}.{name}", doubled)
+    with pytest.raises(ValueError, match=message):
+        convert(tmp_path / "made", tmp_path / "back", Target.SPARSE)
+    assert {file.name for file in tmp_path.iterdir()} == {"whole", "made"}
+
+
+def test_scales_of_inputs_that_ranks_have_of_their_own(tmp_path: Path) -> None:
+    """One number each: the whole layer has one for every input."""
+    compress(random_folder(tmp_path / "whole"), tmp_path / "made", 2)
+    name = f"{LAYER}.mlp.down_proj.input_scale"
+    change_rank(tmp_path / "made", 1, name, doubled)
+    convert(tmp_path / "made", tmp_path / "back", Target.SPARSE)
+    before = whole_tensors(tmp_path / "whole")
+    expected = before[name].expand(INNER).clone()
+    expected[INNER // 2 :] *= 2
+    assert torch.equal(whole_tensors(tmp_path / "back")[name], expected)
+
+
+def test_folders_of_others_are_left(tmp_path: Path) -> None:
+    """What is beside the output under the names that makers of folders use."""
+    source = random_folder(tmp_path / "made.converting")
+    with pytest.raises(ValueError, match=r"made\.converting exists: another conversion"):
+        compress(source, tmp_path / "made", 1)
+    assert whole_tensors(source)
+    kept = tmp_path / "other.partial"
+    kept.mkdir()
+    compress(source, tmp_path / "other", 1)
+    assert kept.is_dir()
+
+
+def test_a_report_of_the_source_is_not_taken_along(tmp_path: Path) -> None:
+    source = random_folder(tmp_path / "whole")
+    for name in ("quantization_report.json", "quantization_report.html", "generation_config.json"):
+        (source / name).write_text("{}")
+    compress(source, tmp_path / "made", 1)
+    made = {file.name for file in (tmp_path / "made").iterdir()}
+    assert not any("report" in name for name in made)
+    assert "generation_config.json" in made

@@ -56,11 +56,12 @@ def write(
     """Makes `folder` of the finished parts; it appears at once, complete. `finished` is called with
     each part that is compressed, `evaluate` with the checkpoint before, whose results are equal."""
     whole, compressed = work.folder / _WHOLE, work.folder / _COMPRESSED
-    for left in (whole, compressed):  # of a run that was interrupted here
+    # Of a run that was interrupted here.
+    for left in (whole, compressed, convert.work_place(compressed)):
         shutil.rmtree(left, ignore_errors=True)
     output_folder.write(job, work, options, calibration, whole, work.folder, evaluate)
     summary = convert.compress(whole, compressed, ranks, finished)
-    _write_report(compressed, job, summary, ranks)
+    _write_report(whole, compressed, summary, ranks)
     folder.parent.mkdir(parents=True, exist_ok=True)
     compressed.replace(folder)
 
@@ -70,9 +71,9 @@ def parts(job: Job) -> int:
     return job.checkpoint.config.num_layers + 1
 
 
-def _write_report(folder: Path, job: Job, summary: Summary, ranks: int) -> None:
+def _write_report(whole: Path, folder: Path, summary: Summary, ranks: int) -> None:
     """The report of the whole checkpoint, with what compressing changed."""
-    file = folder / output_folder.REPORT
+    file = whole / output_folder.REPORT
     content = strict_json.parse_object(file.read_bytes(), str(file))
     content["compression"] = report.compression(
         ranks,
@@ -90,5 +91,5 @@ def _write_report(folder: Path, job: Job, summary: Summary, ranks: int) -> None:
     )
     content["sizes"]["bytes_after"] = summary.bytes_after
     content["notes"] += summary.notes
-    tensor_files.write_json(file, content)
+    tensor_files.write_json(folder / output_folder.REPORT, content)
     (folder / output_folder.PAGE).write_text(report_page.page(content), encoding="utf-8")

@@ -2,7 +2,7 @@
 """Folders of W8A8, W8A8S and W8A8SC made of one another, layer by layer.
 
 The source is only read. The output appears under its name at once, complete; until then it is
-beside it, with `.partial` behind its name.
+beside it, with `.converting` behind its name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from vllm_mindspore.conversion import ranks
+from vllm_mindspore.conversion import load_check, ranks
 from vllm_mindspore.conversion.ranks import HEAD, LayerSize, RankTensors, RankWriter
 from vllm_mindspore.conversion.rejoined import Rejoined
 from vllm_mindspore.conversion.whole import Model, Whole, WholeFolder, groups_of
@@ -27,8 +27,7 @@ from vllm_mindspore.model_executor.model_loader.quantization_files import (
 )
 from vllm_mindspore.quantization import sparse_codec
 from vllm_mindspore.quantization.description import FLOAT, SPARSE, STATIC, STEMS, Description
-from vllm_mindspore.quantization.ptq import tensor_files
-from vllm_mindspore.quantization.ptq.output_folder import check_place
+from vllm_mindspore.quantization.ptq import output_folder, tensor_files
 from vllm_mindspore.quantization.ptq.tensor_files import Entry
 from vllm_mindspore.quantization.sharding import Rank
 from vllm_mindspore.quantization.sparse_description import CODEC, DTYPE, SparseDescription
@@ -96,7 +95,7 @@ def convert(
         ValueError: as `compress`, and for ranks of what is not divided.
     """
     output = output.resolve()
-    check_place(output, source)
+    output_folder.check_place(output, source)
     if target is not Target.COMPRESSED and tensor_parallel_size != 1:
         raise ValueError(
             f"{target.value} folders are divided when they are loaded: leave "
@@ -105,9 +104,8 @@ def convert(
     whole = open_whole(source)
     whole.model.config.of_rank(Rank(0, tensor_parallel_size))
     _check_room(whole, output, tensor_parallel_size)
-    work = output.with_name(f"{output.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)  # of a run that was interrupted
-    work.mkdir(parents=True)
+    work = work_place(output)
+    _make_work(work)
     try:
         _copy_other_files(source, work, half=target is Target.COMPRESSED)
         if target is Target.COMPRESSED:
@@ -121,6 +119,11 @@ def convert(
         shutil.rmtree(work, ignore_errors=True)
         raise
     return found
+
+
+def work_place(output: Path) -> Path:
+    """Where a folder is made before it appears."""
+    return output.with_name(f"{output.name}.converting")
 
 
 def parts(model: Model) -> list[str]:
@@ -142,11 +145,23 @@ def open_whole(source: Path) -> Whole:
     if isinstance(found, SparseDescription):
         return Rejoined(model, found)
     if isinstance(found, Description):
-        return WholeFolder(model, found)
+        whole = WholeFolder(model, found)
+        load_check.check_whole(model, found)
+        return whole
     raise ValueError(
         f"{source}: expected layers of type W8A8S or W8A8 as `vllm-mindspore quantize` writes "
         f"them; found {found.writer if found else 'float weights'}. Quantize the float model first"
     )
+
+
+def _make_work(work: Path) -> None:
+    try:
+        work.mkdir(parents=True)
+    except FileExistsError as error:
+        raise ValueError(
+            f"{work} exists: another conversion is writing there, or one was killed and left it; "
+            "in that case remove it"
+        ) from error
 
 
 def _write_ranks(whole: Whole, folder: Path, count: int, progress: Progress | None) -> Summary:
@@ -239,9 +254,10 @@ def _description_name(whole: Whole) -> str:
 
 
 def _copy_other_files(source: Path, folder: Path, *, half: bool) -> None:
-    """Everything but weights and descriptions. `half`: config.json says float16."""
+    """Everything but weights, and what speaks of them. `half`: config.json says float16."""
     for file in sorted(source.iterdir()):
         described = file.name.startswith(tuple(STEMS)) and file.suffix == ".json"
+        described |= file.name in (output_folder.REPORT, output_folder.PAGE)
         if file.is_file() and not file.name.endswith(_WEIGHTS) and not described:
             shutil.copyfile(file, folder / file.name)
     config = folder / _CONFIG

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 import torch
 
+from vllm_mindspore.conversion import load_check
 from vllm_mindspore.conversion.whole import Model, Static
 from vllm_mindspore.device import sparse_weights
-from vllm_mindspore.device.soc import Device
 from vllm_mindspore.model_executor.model_loader import rank_files
 from vllm_mindspore.model_executor.model_loader.mapped_file import MappedFile, open_files
-from vllm_mindspore.model_executor.models.layout import fused_sizes, layout_of
+from vllm_mindspore.model_executor.models.layout import layout_of
 from vllm_mindspore.quantization import primitives
 from vllm_mindspore.quantization.description import SPARSE
-from vllm_mindspore.quantization.sharding import Rank, Split, of_kv_heads, split_of
+from vllm_mindspore.quantization.sharding import Rank, Split, is_added_once, of_kv_heads, split_of
 from vllm_mindspore.quantization.sparse_description import SparseDescription, fused_name
 
 _KV = ("k_proj", "v_proj")
@@ -28,14 +28,14 @@ class Rejoined:
     """A folder of compressed weights as a whole model."""
 
     def __init__(self, model: Model, found: SparseDescription) -> None:
-        """Checks the headers. Raises ValueError for a folder that is broken or in another coding,
-        and for a number of ranks that does not divide the model."""
+        """Loads what each rank has. Raises ValueError for a folder that no engine would load, or
+        that is in another coding, and for a number of ranks that does not divide the model."""
         self.model = model
         self._found = found
         self._count = len(found.blocks)
+        load_check.check_ranks(model, found)
         part = model.config.of_rank(Rank(0, self._count))
         layout = layout_of(model.hf_config.model_type, part)
-        rank_files.check(found, fused_sizes(layout), Device.CPU, decode=True)
         self._sizes = {linear.name: linear for group in layout.linears for linear in group}
         self._groups = {
             linear.name: [other.name for other in group]
@@ -93,14 +93,37 @@ class Rejoined:
         module, _, part = name.rpartition(".")
         parts = [self._of_rank(name, rank) for rank in range(self._count)]
         split = split_of(module)
-        if split is Split.COLUMN:
-            return parts[0] if part in _OF_INPUT else self._joined(module, parts)
-        if split is Split.ROW:
-            divided = part == "weight" or (part in _OF_INPUT and parts[0].numel() > 1)
-            return torch.cat(parts, parts[0].dim() - 1) if divided else parts[0]
+        if split is Split.COLUMN and part not in _OF_INPUT:
+            return self._joined(module, parts)
+        if split is Split.ROW and (part == "weight" or part in _OF_INPUT):
+            return self._beside_each_other(module, parts)
+        if split is Split.ROW and is_added_once(part):
+            return parts[0]
         if module.endswith(_VOCABULARY) and part not in _OF_INPUT:
             return torch.cat(parts)[: self.model.config.vocab_size]
+        return self._same(name, parts)
+
+    def _beside_each_other(self, module: str, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Inputs of all ranks. A number that all of them have for all inputs stays one."""
+        if parts[0].numel() == 1 and all(torch.equal(part, parts[0]) for part in parts):
+            return parts[0]
+        inner = self._sizes[module].in_features
+        return torch.cat([part.expand(inner) if part.numel() == 1 else part for part in parts], -1)
+
+    def _same(self, name: str, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """What every rank has whole."""
+        for rank, part in enumerate(parts):
+            self._check_equal(name, (rank, part), (0, parts[0]))
         return parts[0]
+
+    def _check_equal(
+        self, name: str, one: tuple[int, torch.Tensor], other: tuple[int, torch.Tensor]
+    ) -> None:
+        if one[1].dtype != other[1].dtype or not torch.equal(one[1], other[1]):
+            raise ValueError(
+                f"{self._found.file.parent}: {name} of rank {one[0]} differs from that of rank "
+                f"{other[0]}, where it must be the same"
+            )
 
     def _joined(self, module: str, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """Outputs of all ranks; heads that ranks share once."""
@@ -109,11 +132,8 @@ class Rejoined:
             which = [of_kv_heads(Rank(i, self._count), kv_heads) for i in range(self._count)]
             first = {rank.index: i for i, rank in reversed(list(enumerate(which)))}
             for i, rank in enumerate(which):
-                if not torch.equal(parts[i], parts[first[rank.index]]):
-                    raise ValueError(
-                        f"{self._found.file.parent}: {module} of rank {i} differs from that of "
-                        f"rank {first[rank.index]}, which has the same heads"
-                    )
+                same = first[rank.index]
+                self._check_equal(module, (i, parts[i]), (same, parts[same]))
             return torch.cat([parts[first[index]] for index in sorted(first)])
         if module.endswith(_TWO_ABOVE_EACH_OTHER):
             halves = [part.chunk(2) for part in parts]

@@ -31,8 +31,9 @@ from vllm_mindspore.model_executor.model_loader.quantization_files import (
     read_quantization,
     stated_in,
 )
+from vllm_mindspore.model_executor.model_loader.rank_source import source_of_rank
 from vllm_mindspore.model_executor.model_loader.safetensors import SafetensorsSource
-from vllm_mindspore.model_executor.model_loader.shards import PaddedVocabulary, Shards
+from vllm_mindspore.model_executor.model_loader.shards import Shards
 from vllm_mindspore.model_executor.model_loader.source import (
     DummySource,
     ParameterSource,
@@ -188,10 +189,8 @@ class NativeBackend:
         sizes = fused_sizes(layout_of(self._model_config.hf_config.model_type, part))
         decode = envs.SPARSE_DECODE.get()
         rank_files.check(found, sizes, computing_device(), decode=decode)
-        filled_up = PaddedVocabulary(whole.vocab_size) if self._rank.count == 1 else None
-        files = rank_files.select(found, self._rank.index)
         dtype = self._model_config.dtype
-        return SafetensorsSource(files.folder, dtype, unused, filled_up, files, found.writer)
+        return source_of_rank(found, self._rank, whole.vocab_size, dtype, unused)
 
     def _quantization(self) -> Stored | None:
         """How the checkpoint is quantized; dummy weights have what their folder describes."""
