@@ -131,6 +131,7 @@ def npu_coded(folder: Path, *, encoded: bool) -> Path:
             found[name] = torch.from_numpy(entries.view(np.int8))
             found[f"{module}.weight"] = torch.from_numpy(stream)
             block[f"{module}.weight.shape"] = [len(stream)]
+            del block[f"{module}.weight.crc32"]
             scale = primitives.encode_deq_scale(found[f"{module}.deq_scale"].numpy())
             scale |= rng.integers(-(1 << 31), 1 << 31, len(scale)) << 32
             if encoded:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from vllm_mindspore.device import sparse_weights
 from vllm_mindspore.model_executor.model_loader.shards import Shards
 from vllm_mindspore.quantization.description import FLOAT, SPARSE, STATIC
 from vllm_mindspore.quantization.sharding import Rank, padded_vocabulary
-from vllm_mindspore.quantization.sparse_description import fused_name
+from vllm_mindspore.quantization.sparse_description import CHECKSUM, fused_name
 
 HEAD = "lm_head"
 _VOCABULARY = ("embed_tokens", HEAD)
@@ -135,6 +136,7 @@ class RankWriter:
         found.entries[f"{module}.index"] = SPARSE
         found.entries[f"{module}.weight.shape"] = [stream.size]
         found.entries[f"{module}.index.shape"] = [index.size]
+        found.entries[f"{module}{CHECKSUM}"] = zlib.crc32(stream.data)
         sizes = *weight.shape, int(np.count_nonzero(weight)), stream.size, index.size
         found.sizes.append(LayerSize(self._rank.index, module, *sizes))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ ENCODED_DEVICE = "310P"
 """The device whose files hold deq_scale as int64."""
 
 _RANK = re.compile(r"rank_(0|[1-9]\d{0,5})")
+CHECKSUM = ".weight.crc32"
+"""End of the name of a stream's CRC-32 (that of zlib)."""
+
 _SHAPES = (".weight.shape", ".index.shape")
 _MODEL_TYPE = "model_quant_type"
 _REMARKS = ("version", "metadata", "optional", "group_size", _MODEL_TYPE)
@@ -50,10 +53,12 @@ class RankBlock:
     Attributes:
         types: tensor -> type, with the names of the files (fused modules).
         sizes: module -> bytes of its stream and of its index, where the description says them.
+        checksums: module -> CRC-32 of its stream, where the description says it.
     """
 
     types: Mapping[str, str]
     sizes: Mapping[str, tuple[int, int]]
+    checksums: Mapping[str, int] = field(default_factory=dict)
 
     def type_of(self, module: str) -> str | None:
         """That of a module of the files; None for one that is not named."""
@@ -224,10 +229,13 @@ def _block(file: Path, rank: str, content: Any) -> RankBlock:
         raise ValueError(f"{place}: expected an object, found {type(content).__name__}")
     types: dict[str, str] = {}
     stated: dict[str, dict[str, int]] = {}
+    checksums: dict[str, int] = {}
     for name, value in content.items():
         _check_name(place, name)
         suffix = next((end for end in _SHAPES if name.endswith(end)), None)
-        if suffix is not None:
+        if name.endswith(CHECKSUM):
+            checksums[name.removesuffix(CHECKSUM)] = _checksum(place, name, value)
+        elif suffix is not None:
             stated.setdefault(name.removesuffix(suffix), {})[suffix] = _size(place, name, value)
         elif isinstance(value, str):
             types[name] = _kind(place, name, value, flat=not rank)
@@ -236,8 +244,9 @@ def _block(file: Path, rank: str, content: Any) -> RankBlock:
                 f"{place}: {name!r:.200}: expected the name of a type, found {value!r:.80}"
             )
     _check_sizes(place, types, stated, flat=not rank)
+    _check_of_compressed(place, types, dict.fromkeys(checksums, CHECKSUM))
     sizes = {module: (found[_SHAPES[0]], found[_SHAPES[1]]) for module, found in stated.items()}
-    return RankBlock(types, sizes)
+    return RankBlock(types, sizes, checksums)
 
 
 def _check_same(file: Path, blocks: Sequence[RankBlock]) -> None:
@@ -286,14 +295,27 @@ def _size(place: str, name: str, value: Any) -> int:
     raise ValueError(f"{place}: {name!r:.200}: expected [bytes], found {value!r:.80}")
 
 
+def _checksum(place: str, name: str, value: Any) -> int:
+    if type(value) is int and 0 <= value < 1 << 32:
+        return int(value)
+    raise ValueError(f"{place}: {name!r:.200}: expected a CRC-32, found {value!r:.80}")
+
+
+def _check_of_compressed(place: str, types: Mapping[str, str], ends: Mapping[str, str]) -> None:
+    """What is said of modules, by the ends of the names."""
+    for module, end in ends.items():
+        if types.get(f"{module}.weight") != SPARSE:
+            raise ValueError(f"{place}: {module}{end} is of no compressed layer")
+
+
 def _check_sizes(
     place: str, types: Mapping[str, str], stated: Mapping[str, Mapping[str, int]], *, flat: bool
 ) -> None:
     """Compressed layers have both sizes, in flat files both or none; others have none. All tensors
     of a module have one type."""
-    for module, found in stated.items():
-        if types.get(f"{module}.weight") != SPARSE:
-            raise ValueError(f"{place}: {module}{next(iter(found))} is of no compressed layer")
+    _check_of_compressed(
+        place, types, {module: next(iter(found)) for module, found in stated.items()}
+    )
     for name, kind in types.items():
         module, _, last = name.rpartition(".")
         weight = types.get(f"{module}.weight", kind)

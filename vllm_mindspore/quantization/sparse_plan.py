@@ -70,8 +70,8 @@ class SparsePlan:
 
     def _compressed(self, module: str) -> W8A8SC:
         sizes, bias = self._block.sizes[module], self._has_bias(module)
-        found = self._found
-        return W8A8SC(module, sizes, found.encoded, bias, found.own_codec, self._decode)
+        found, checksum = self._found, self._block.checksums.get(module)
+        return W8A8SC(module, sizes, found.encoded, bias, found.own_codec, self._decode, checksum)
 
     def _has_bias(self, module: str) -> bool:
         return f"{module}.bias" in self._block.types

@@ -7,6 +7,7 @@ when it is loaded: the layers are then plain W8A8. What is coded for an NPU goes
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ class W8A8SC:
         bias: whether the files have biases; else quant_bias holds them.
         own_codec: whether weights are in our coding; else they are in an NPU's.
         decode: whether weights are decoded when they are loaded.
+        checksum: CRC-32 of the stream, where the description has it.
     """
 
     module: str
@@ -51,6 +53,7 @@ class W8A8SC:
     bias: bool
     own_codec: bool = True
     decode: bool = False
+    checksum: int | None = None
 
     def parameters(self, source: TensorSource, projections: Projections) -> LinearParameters:
         """Stream and index, scales and quant_bias of the sums, the input's scale and offset."""
@@ -67,11 +70,11 @@ class W8A8SC:
             bridge.parameter(f"{self.module}.input_scale", scale),
             bridge.parameter(f"{self.module}.input_offset", offset),
         )
-        if not self.own_codec:
-            return replace(_compressed(self.module, inner, found, made, inputs), npu_coded=True)
-        wrong = _problem(found, outer, inner)
+        wrong = (_problem(found, outer, inner) if self.own_codec else "") or self._damage(found)
         if wrong:
             source.note(f"{source.place(f'{self.module}.weight')}: {wrong}")
+        if not self.own_codec:
+            return replace(_compressed(self.module, inner, found, made, inputs), npu_coded=True)
         if not self.decode:
             return _compressed(self.module, inner, found, made, inputs)
         codes = np.zeros((outer, inner), np.int8) if wrong else _decode(found, outer, inner)
@@ -89,6 +92,15 @@ class W8A8SC:
                 f"for each tile of {outer} x {inner} weights"
             )
         return Compressed(stream.numpy(), index.numpy())
+
+    def _damage(self, found: Compressed) -> str:
+        """Flipped bits of values, which make other values."""
+        if self.checksum is None:
+            return ""
+        checksum = zlib.crc32(found.stream.data)
+        if checksum == self.checksum:
+            return ""
+        return f"expected CRC-32 {self.checksum}, which the description says, found {checksum}"
 
     def _check_info(self, source: TensorSource, inner: int, outer: int) -> None:
         """What compressors of NPUs write beside the index; nothing here needs it."""
