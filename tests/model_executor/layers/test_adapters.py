@@ -11,7 +11,7 @@ import torch
 from vllm_mindspore import bridge
 from vllm_mindspore.device.kernel_library import KernelLibrary
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
-from vllm_mindspore.model_executor.layers.linear import FusedLinear, Linear, MergedLinear
+from vllm_mindspore.model_executor.layers.linear import build_linear, build_merged
 from vllm_mindspore.model_executor.model_loader.adapter_slots import AdapterMatrices, AdapterSlots
 from vllm_mindspore.model_executor.model_loader.source import DummySource
 
@@ -57,11 +57,7 @@ def test_each_token_gets_its_adapter(
     room = AdapterSlots(SLOTS, RANK, torch.float32)
     builder = LayerBuilder(DummySource(torch.float32), fused=fused, adapters=room)
     sizes = [OUTPUTS[name] for name in names]
-    if len(names) == 1:
-        layer = Linear(builder, names[0], INPUTS, sizes[0])
-    else:
-        kind = FusedLinear if fused else MergedLinear
-        layer = kind(builder, names, INPUTS, sizes, bias=False)
+    layer = build_merged(builder, names, INPUTS, sizes, bias=False)
     row = ms.Tensor(shape=[None], dtype=ms.int32)
     layer.set_inputs(ms.Tensor(shape=[None, INPUTS], dtype=ms.float32), row)
     x = torch.randn(TOKENS, INPUTS)
@@ -77,5 +73,6 @@ def test_each_token_gets_its_adapter(
 
 
 def test_layers_without_room_have_no_adapters(mindspore_runtime: KernelLibrary) -> None:
-    builder = LayerBuilder(DummySource(torch.float32), fused=True)
-    assert Linear(builder, "q", INPUTS, OUTPUTS["q"]).adapters is None
+    for fused in (True, False):
+        builder = LayerBuilder(DummySource(torch.float32), fused=fused)
+        assert build_linear(builder, "q", INPUTS, OUTPUTS["q"]).adapters is None

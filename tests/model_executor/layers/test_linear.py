@@ -10,7 +10,8 @@ import torch
 
 from tests.model_executor.layers.weights import RandomSource, check, tensor, varying
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
-from vllm_mindspore.model_executor.layers.linear import FusedLinear, Linear, SplitLinear
+from vllm_mindspore.model_executor.layers.linear import FusedLinear, SplitLinear, build_linear
+from vllm_mindspore.model_executor.model_loader.source import DummySource
 
 IN, OUT = 24, [12, 5, 7]
 NAMES = ["q_proj", "k_proj", "v_proj"]
@@ -33,8 +34,8 @@ def inputs(dtype: torch.dtype) -> list[torch.Tensor]:
 @each_bias
 def test_linear(dtype: torch.dtype, bias: bool) -> None:
     source = RandomSource(dtype)
-    builder = LayerBuilder(source=source, fused=True)
-    layer = Linear(builder, "o_proj", IN, 10, bias=bias)
+    builder = LayerBuilder(source=source, fused=False)
+    layer = build_linear(builder, "o_proj", IN, 10, bias=bias)
     layer.set_inputs(varying(torch.empty(1, IN, dtype=dtype)))
     for x in inputs(dtype):
         check(layer(tensor(x)), project(source, "o_proj", x, bias=bias), dtype, 1 + bias)
@@ -67,6 +68,12 @@ def test_split_projections_come_one_by_one(dtype: torch.dtype, bias: bool) -> No
         assert len(parts) == len(NAMES)
         for name, part in zip(NAMES, parts, strict=True):
             check(part.contiguous(), project(source, name, x, bias=bias), dtype, 1 + bias)
+
+
+def test_one_parameter_for_a_head_and_its_embedding() -> None:
+    source = DummySource(torch.bfloat16)
+    layer: Any = build_linear(LayerBuilder(source, fused=False), "embed_tokens", IN, 10)
+    assert layer.weight is source.take("embed_tokens.weight", (10, IN))
 
 
 def test_fused_weights_stay_where_they_are() -> None:

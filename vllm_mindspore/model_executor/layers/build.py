@@ -34,8 +34,8 @@ class LayerBuilder:
     rank: Rank = field(default_factory=lambda: Rank(0, 1))
     """Whose part of the model is built. The source gives parameters of this rank's shapes."""
 
-    def is_float(self, names: Sequence[str]) -> bool:
-        """Whether these linear layers of one input are not quantized."""
+    def is_plain(self, names: Sequence[str]) -> bool:
+        """Whether these linear layers of one input are float, in tensors of their own names."""
         return isinstance(self.quantization.scheme(names), Float)
 
     def linear(
