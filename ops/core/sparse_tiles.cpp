@@ -61,7 +61,13 @@ Status open_tiles(const char* op, const TensorView& stream, const TensorView& in
     return fail(op, "the stream has %lld bytes; expected a multiple of 64, at least 64", static_cast<long long>(bytes));
   }
   *out = sparse_tiles(static_cast<const char*>(stream.data), static_cast<const char*>(index.data), bytes, outputs, inputs);
-  VMO_TRY(require_vector(op, "index", index, DType::kInt8, out->count() * kSparseEntryBytes));
+  int64_t index_bytes = 0;
+  if (__builtin_mul_overflow(out->down, out->across, &index_bytes) ||
+      __builtin_mul_overflow(index_bytes, kSparseEntryBytes, &index_bytes)) {
+    return fail(op, "a compressed weight has shape [%lld, %lld]; the size of its index exceeds 64 bits",
+                static_cast<long long>(outputs), static_cast<long long>(inputs));
+  }
+  VMO_TRY(require_vector(op, "index", index, DType::kInt8, index_bytes));
   for (int64_t down = 0, i = 0; down < out->down; ++down) {
     for (int64_t across = 0; across < out->across; ++across, ++i) {
       VMO_TRY(check_entry(op, *out, i, tile_at(*out, down, across)));

@@ -142,3 +142,21 @@ def test_sizes_must_fit() -> None:
         sparse_weights.validate(stream[:100], index, 3, 70)
     with pytest.raises(KernelLibraryError, match="at least one input"):
         sparse_weights.encode(np.zeros((3, 0), np.int8))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1 << 60, 1 << 61), "the size of its index exceeds 64 bits"),
+        ((1 << 61, 1 << 15), "the size of its index exceeds 64 bits"),
+        ((2**64 + 3, 70), "expected numbers of at most 64 bits"),
+        ((3, 70 - 2**64), "expected numbers of at most 64 bits"),
+        ((-3, 70), "expected at least one input"),
+    ],
+)
+def test_shapes_that_no_number_holds(shape: tuple[int, int], message: str) -> None:
+    """The product of the first two is 0 in 64 bits, the others are 3 x 70 there."""
+    stream, index = tile()
+    for given_index in (index, index[:0]):
+        with pytest.raises(ValueError, match=message):
+            sparse_weights.validate(stream, given_index, *shape)

@@ -18,6 +18,7 @@ from vllm_mindspore.device.tensor_view import TensorView, view_of
 
 Int8s = npt.NDArray[np.int8]
 _TILE_OUTPUTS, _TILE_INPUTS, _ENTRY = 128, 256, 8
+_MOST = np.iinfo(np.int64).max
 
 
 def index_bytes(outputs: int, inputs: int) -> int:
@@ -54,6 +55,8 @@ def validate(stream: Int8s, index: Int8s, outputs: int, inputs: int) -> None:
     Raises:
         ValueError: the coding is broken; names the tile, what was expected and found.
     """
+    if max(abs(outputs), abs(inputs)) > _MOST:
+        raise ValueError(f"shape [{outputs}, {inputs}]: expected numbers of at most 64 bits")
     _call("validate", stream, index, outputs, inputs)
 
 
