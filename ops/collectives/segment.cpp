@@ -130,16 +130,18 @@ Status Segment::create(int count, int* fd, Segment** out) {
   constexpr const char* kName = "group";
   static_assert(sizeof(Header) <= kPage && sizeof(Line) <= 256, "the layout has room for both");
   if (count < 1 || count > kMaxRanks) return fail(kName, "got %d ranks; expected 1 to %d", count, kMaxRanks);
-  *fd = memfd_create("vllm_mindspore_ranks", MFD_CLOEXEC);
-  if (*fd < 0) return fail(kName, "the system gives no shared memory: %s", std::strerror(errno));
-  if (ftruncate(*fd, static_cast<off_t>(segment_bytes(count))) != 0) {
-    const int error = errno;
-    ::close(*fd);
-    return fail(kName, "the system gives no %zu bytes of shared memory: %s", segment_bytes(count), std::strerror(error));
+  const int made = memfd_create("vllm_mindspore_ranks", MFD_CLOEXEC);
+  if (made < 0) return fail(kName, "the system gives no shared memory: %s", std::strerror(errno));
+  const bool sized = ftruncate(made, static_cast<off_t>(segment_bytes(count))) == 0;
+  const Status status = sized ? map(made, 0, count, out)
+                              : fail(kName, "the system gives no %zu bytes of shared memory: %s", segment_bytes(count),
+                                     std::strerror(errno));
+  if (status == kOk) {
+    *fd = made;
+  } else {
+    ::close(made);
   }
-  if (map(*fd, 0, count, out) == kOk) return kOk;
-  ::close(*fd);
-  return kError;
+  return status;
 }
 
 Status Segment::open(int pid, int fd, int rank, int count, Segment** out) {

@@ -29,7 +29,8 @@ struct Message {
 
 class Segment {
  public:
-  // Memory for `count` ranks that others map by the descriptor `fd` of this process; this is rank 0.
+  // Memory for `count` ranks that others map by the descriptor `fd` of this process, which is set where that succeeds; this
+  // is rank 0.
   static Status create(int count, int* fd, Segment** out);
   // Maps that of process `pid` as rank `rank`.
   static Status open(int pid, int fd, int rank, int count, Segment** out);

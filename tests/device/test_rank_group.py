@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import re
+import resource
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,13 @@ SLOT = 512 << 10  # bytes: kSlotBytes in ops/collectives
 
 def part(rank: int, shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(rank).standard_normal(shape).astype(np.float32)
+
+
+def formed_by(form: Callable[..., RankGroup]) -> list[str]:
+    """What two ranks end with whose group `form` makes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RankGroup, "form", form)
+        return ranks.run(2, lambda group: None)
 
 
 def test_parts_stand_one_after_the_other_and_side_by_side() -> None:
@@ -61,17 +71,24 @@ def test_memory_that_cannot_be_joined_is_an_error_on_every_rank() -> None:
             return found
 
     form = RankGroup.form
-    texts = []
 
     def misled(library: Any, index: int, count: int, exchange: Any) -> RankGroup:
         return form(library, index, count, Misled(exchange))
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RankGroup, "form", misled)
-        texts = ranks.run(2, lambda group: None)
-    for text in texts:
+    for text in formed_by(misled):
         assert "KernelLibraryError" in text
         assert "rank 1 cannot open the memory of rank 0" in text
+
+
+def test_memory_that_the_system_does_not_give_is_an_error_on_every_rank() -> None:
+    form = RankGroup.form
+
+    def limited(library: Any, index: int, count: int, exchange: Any) -> RankGroup:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        return form(library, index, count, exchange)
+
+    for text in formed_by(limited):
+        assert re.search(r"KernelLibraryError: group: the system gives no \d+ bytes", text)
 
 
 def test_one_rank_exchanges_with_nobody() -> None:
