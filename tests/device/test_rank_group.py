@@ -91,6 +91,18 @@ def test_memory_that_the_system_does_not_give_is_an_error_on_every_rank() -> Non
         assert re.search(r"KernelLibraryError: group: the system gives no \d+ bytes", text)
 
 
+def test_a_reason_that_is_cut_is_still_told() -> None:
+    """Inside of one of its characters."""
+
+    def body(group: RankGroup) -> None:
+        if group.index == 1:
+            group.stop("x" + "模" * 200)
+        else:
+            group.all_reduce(part(0, (2, 3)))
+
+    assert "KernelLibraryError: all_reduce: rank 1 has stopped: x模模" in ranks.run(2, body)[0]
+
+
 def test_one_rank_exchanges_with_nobody() -> None:
     group = RankGroup.form(kernel_library(), 0, 1, None)  # type: ignore[arg-type]
     values = part(0, (2, 3))

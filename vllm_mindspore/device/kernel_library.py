@@ -156,7 +156,8 @@ def kernel_library() -> KernelLibrary:
 
 
 def _text(value: bytes | None) -> str:
-    return (value or b"").decode()
+    """The library cuts long messages, maybe inside of a character."""
+    return (value or b"").decode(errors="replace")
 
 
 def _declare(functions: ctypes.CDLL) -> None:
