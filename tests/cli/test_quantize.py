@@ -169,6 +169,14 @@ REFUSED = {
         ["--scheme", "w8a8sc", "--layer-policy", ".*down_proj=w8a8-dynamic"],
         "down_proj is to be W8A8_DYNAMIC; beside sparse layers",
     ),
+    "layers to compress": (
+        ["--scheme", "w8a8sc", "--skip", "proj", "--quantize-lm-head"],
+        "w8a8sc compresses sparse layers of the decoder; with --skip proj there are none: name",
+    ),
+    "layers to compress, by policies": (
+        ["--scheme", "w8a8sc", "--skip", "mlp", "--layer-policy", ".*=w8a8"],
+        "with --skip mlp and --layer-policy .*=w8a8 there are none",
+    ),
     "int8 cache beside compressed weights": (
         ["--scheme", "w8a8sc", "--kv-cache-scheme", "int8"],
         "w8a8sc files have no place for an int8 key/value cache: use w8a8s",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,6 +171,8 @@ def prepare(args: argparse.Namespace) -> tuple[Job, Calibration]:
     _data(args)
     checkpoint = FloatCheckpoint(args.model)
     policies = resolve(checkpoint.config, choice)
+    if _is_compressed(args):
+        _check_any_compressed(args, policies)
     tokenizer = calibration_data.load_tokenizer(args.model)
     calibration = calibration_data.read(args.calibration, tokenizer, amount)
     tool = Tool(_WRITERS[args.writer])
@@ -191,6 +193,21 @@ def _is_compressed(args: argparse.Namespace) -> bool:
 
 def _ranks(args: argparse.Namespace) -> int:
     return 1 if args.tensor_parallel_size is None else int(args.tensor_parallel_size)
+
+
+def _check_any_compressed(args: argparse.Namespace, policies: Mapping[str, Policy]) -> None:
+    """Raises ValueError if no layer is sparse: those are compressed, and no others."""
+    from vllm_mindspore.quantization.description import SPARSE
+
+    if any(policy.kind == SPARSE for policy in policies.values()):
+        return
+    given = [f"--layer-policy {text}" for text in args.layer_policy]
+    if args.skip is not None:
+        given.insert(0, f"--skip {args.skip}")
+    raise ValueError(
+        f"{_COMPRESSED} compresses sparse layers of the decoder; with {' and '.join(given)} there "
+        "are none: name fewer layers, or use another scheme"
+    )
 
 
 def _choice(args: argparse.Namespace) -> Choice:
