@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from vllm_mindspore.cli import main
-from vllm_mindspore.quantization.ptq import output_folder, sparsity
+from vllm_mindspore.cli import quantize as command
+from vllm_mindspore.quantization.ptq import output_folder, report, sparsity
+from vllm_mindspore.quantization.ptq.report import Origin, Sizes
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "examples" / "tiny_model"
@@ -104,6 +107,43 @@ def test_measured_and_interrupted_at_the_last_moment(
         f"perplexity: float {measured['float']:.4f}, quantized {measured['quantized']:.4f}" in said
     )
     assert not (tmp_path / "made.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "ranks", "complete"),
+    [("w8a8sc", 2, True), ("w8a8sc", 1, False), ("w8a8s", None, False)],
+)
+def test_another_output_of_the_same_parts_is_not_complete(
+    scheme: str,
+    ranks: int | None,
+    complete: bool,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Interrupted before the parts of W8A8SC for two ranks were removed, from which W8A8S and
+    other numbers of ranks are made, too."""
+    made, options = tmp_path / "made", ["--calibration-samples", "1", "--scheme"]
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    arguments = [str(tiny_model), "--output", str(made), *options, "w8a8sc"]
+    job, _ = command.prepare(parser.parse_args(arguments))
+    output_folder.open_work(job, made).close()
+    made.mkdir()
+    content = report.content(Origin("1", "golden-stick", {}, {}), [], Sizes(2, 1))
+    content["compression"] = {"ranks": 2, "ratio": 0.5}
+    (made / output_folder.REPORT).write_text(json.dumps(content))
+    divided = [] if ranks is None else ["--tensor-parallel-size", str(ranks)]
+    status = quantize(tiny_model, "--output", made, *options, scheme, *divided)
+    said = capsys.readouterr()
+    if complete:
+        assert status == 0
+        assert "is complete already" in said.out
+        assert "Compressed for 2 ranks: 50.0%" in said.out
+    else:
+        assert status == 2
+        assert "exists and is not an empty folder; choose another --output" in said.err
+    assert output_folder.has_work(made) is not complete
 
 
 def test_other_options_do_not_take_up_unfinished_work(

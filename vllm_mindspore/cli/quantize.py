@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     args.output = args.output.resolve()
     try:
         job, calibration = prepare(args)
-        if output_folder.is_complete(job, args.output):
+        if output_folder.is_complete(job, args.output, _compressed_for(args)):
             print(f"{args.output} is complete already; removing what it was made of", flush=True)
             output_folder.remove_work(args.output)
         else:
@@ -177,7 +177,7 @@ def prepare(args: argparse.Namespace) -> tuple[Job, Calibration]:
     calibration = calibration_data.read(args.calibration, tokenizer, amount)
     tool = Tool(_WRITERS[args.writer])
     job = Job(checkpoint, policies, calibration.samples, tool, choice.int8_cache)
-    if not output_folder.is_complete(job, args.output):
+    if not output_folder.is_complete(job, args.output, _compressed_for(args)):
         output_folder.check_place(args.output, args.model)
         output_folder.check_room(job, args.output, folders=2 if _is_compressed(args) else 1)
     if _is_compressed(args):
@@ -193,6 +193,11 @@ def _is_compressed(args: argparse.Namespace) -> bool:
 
 def _ranks(args: argparse.Namespace) -> int:
     return 1 if args.tensor_parallel_size is None else int(args.tensor_parallel_size)
+
+
+def _compressed_for(args: argparse.Namespace) -> int | None:
+    """Ranks, if the output is to be compressed."""
+    return _ranks(args) if _is_compressed(args) else None
 
 
 def _check_any_compressed(args: argparse.Namespace, policies: Mapping[str, Policy]) -> None:

@@ -17,7 +17,14 @@ from safetensors import safe_open
 from tests.quantization.ptq.conftest import FloatFolder
 from tests.quantization.ptq.jobs import make, make_job
 from vllm_mindspore.model_executor.model_loader.quantization_files import read_description
-from vllm_mindspore.quantization.description import DYNAMIC, FLOAT, STATIC, WEIGHT_INT4, Tool
+from vllm_mindspore.quantization.description import (
+    DYNAMIC,
+    FLOAT,
+    SPARSE,
+    STATIC,
+    WEIGHT_INT4,
+    Tool,
+)
 from vllm_mindspore.quantization.kv_cache import is_int8
 from vllm_mindspore.quantization.ptq import engine, output_folder, report, tensor_files
 from vllm_mindspore.quantization.ptq.float_checkpoint import FloatCheckpoint
@@ -162,6 +169,7 @@ def test_what_is_left_of_finished_work_is_known(source: Path, tmp_path: Path) ->
         assert not output_folder.is_complete(job, target)
         output_folder.write(job, work, {}, {}, target, work.folder)
     assert output_folder.is_complete(job, target)
+    assert not output_folder.is_complete(job, target, ranks=1)
     assert not output_folder.is_complete(make_job(source, DYNAMIC, Suppression.NONE), target)
     (tmp_path / "made.partial" / "output").mkdir()  # of a run into a folder that was filled since
     assert not output_folder.is_complete(job, target)

@@ -94,11 +94,19 @@ def has_work(folder: Path) -> bool:
     return _work_place(folder).is_dir()
 
 
-def is_complete(job: Job, folder: Path) -> bool:
-    """Whether `folder` was made by this job, which was interrupted before its work was removed."""
-    work = _work_place(folder)
-    unfinished = (work / _OUTPUT).exists() or not (folder / REPORT).is_file()
-    return not unfinished and work_folder.was_made_for(work, job.fingerprint())
+def is_complete(job: Job, folder: Path, ranks: int | None = None) -> bool:
+    """Whether `folder` was made by this job, which was interrupted before its work was removed, and
+    compressed for so many ranks; None: not compressed.
+
+    Raises ValueError for a report that is none.
+    """
+    work, file = _work_place(folder), folder / REPORT
+    if (work / _OUTPUT).exists() or not file.is_file():
+        return False
+    if not work_folder.was_made_for(work, job.fingerprint()):
+        return False
+    found = strict_json.parse_object(file.read_bytes(), str(file))
+    return report.compressed_for(found) == ranks
 
 
 def _work_place(folder: Path) -> Path:

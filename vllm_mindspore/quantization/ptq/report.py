@@ -102,6 +102,12 @@ def compression(ranks: int, layers: Sequence[Mapping[str, Any]]) -> dict[str, An
     return {"ranks": ranks, "ratio": stored / weights, "layers": list(layers)}
 
 
+def compressed_for(found: Mapping[str, Any]) -> int | None:
+    """Ranks that the checkpoint of a report was compressed for; None if it was not."""
+    ranks: int | None = found["compression"].get("ranks")
+    return ranks
+
+
 def content(
     origin: Origin,
     linears: Sequence[Mapping[str, Any]],
