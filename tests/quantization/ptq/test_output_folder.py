@@ -28,8 +28,9 @@ from vllm_mindspore.quantization.description import (
 from vllm_mindspore.quantization.kv_cache import is_int8
 from vllm_mindspore.quantization.ptq import engine, output_folder, report, tensor_files
 from vllm_mindspore.quantization.ptq.float_checkpoint import FloatCheckpoint
-from vllm_mindspore.quantization.ptq.policy import Suppression
+from vllm_mindspore.quantization.ptq.policy import Suppression, policy
 from vllm_mindspore.quantization.ptq.report import NOT_MEASURED, Evaluation, Origin, Sizes
+from vllm_mindspore.quantization.ptq.sparsity import Method, Sparsity
 
 pytestmark = pytest.mark.usefixtures("mindspore_runtime")
 
@@ -87,6 +88,26 @@ def test_the_report(source: Path, tmp_path: Path) -> None:
     assert (entry["alpha"], entry["outlier_suppression"], entry["type"]) == (0.5, "smooth", "W8A8")
     assert 20 < entry["output_sqnr_db"] < entry["weight_sqnr_db"] < 60
     assert 0.1 < entry["smoothing"]["min"] < entry["smoothing"]["max"] < 100
+
+
+def test_zeros_are_those_of_the_written_weights(source: Path, tmp_path: Path) -> None:
+    """Of sparse layers; more than asked for where small weights are rounded to zero, too."""
+    some, many = (Sparsity(share, Method.WANDA) for share in (0.1, 0.6))
+    patterns = {
+        "down_proj": policy(SPARSE, Suppression.NONE, sparsity=many),
+        "o_proj": policy(STATIC, Suppression.NONE),
+    }
+    job = make_job(source, SPARSE, Suppression.NONE, sparsity=some, **patterns)
+    tensors = make(job, tmp_path / "made")
+    found = read(tmp_path / "made" / output_folder.REPORT)["linears"]
+    assert len(found) == 21
+    for entry in found:
+        weight = tensors[f"{entry['name']}.weight"]
+        assert weight.dtype == torch.int8
+        zeros = int((weight == 0).sum()) / weight.numel()
+        assert entry["zeros"] == (None if "o_proj" in entry["name"] else zeros)
+        if "down_proj" in entry["name"]:
+            assert 0.55 < zeros < 0.65
 
 
 def test_a_quantized_head_of_a_tied_model(source: Path, tmp_path: Path) -> None:
