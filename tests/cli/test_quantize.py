@@ -17,8 +17,9 @@ import pytest
 
 from vllm_mindspore.cli import main
 from vllm_mindspore.cli import quantize as command
-from vllm_mindspore.quantization.ptq import output_folder, report, sparsity
-from vllm_mindspore.quantization.ptq.report import Origin, Sizes
+from vllm_mindspore.quantization.ptq import evaluation, output_folder, report, sparsity
+from vllm_mindspore.quantization.ptq.evaluation import Data, Served
+from vllm_mindspore.quantization.ptq.report import Evaluation, Origin, Sizes
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "examples" / "tiny_model"
@@ -144,6 +145,23 @@ def test_another_output_of_the_same_parts_is_not_complete(
         assert status == 2
         assert "exists and is not an empty folder; choose another --output" in said.err
     assert output_folder.has_work(made) is not complete
+
+
+def test_compressed_weights_are_measured_with_their_ranks(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mindspore_runtime: None
+) -> None:
+    served: dict[str, Served] = {}
+
+    def measure(data: Data, models: dict[str, Served], *rest: object) -> Evaluation:
+        served.update(models)
+        return report.NOT_MEASURED
+
+    monkeypatch.setattr(evaluation, "measure", measure)
+    options = ["--scheme", "w8a8sc", "--sparsity-method", "wanda", "--tensor-parallel-size", "2"]
+    options += ["--calibration-samples", "4", "--perplexity", str(TINY / "heldout.txt")]
+    assert quantize(tiny_model, "--output", tmp_path / "made", *options) == 0
+    assert served["float"] == Served(tiny_model)
+    assert served["quantized"].options == ("--tensor-parallel-size", "2")
 
 
 def test_other_options_do_not_take_up_unfinished_work(

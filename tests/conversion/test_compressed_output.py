@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,14 @@ import pytest
 from tests.quantization.ptq.conftest import FloatFolder
 from tests.quantization.ptq.jobs import make, make_job
 from vllm_mindspore.conversion import compressed_output, convert
+from vllm_mindspore.model_executor.model_loader.quantization_files import read_quantization
 from vllm_mindspore.quantization.description import DYNAMIC, SPARSE
 from vllm_mindspore.quantization.ptq import engine, output_folder
 from vllm_mindspore.quantization.ptq.output_folder import PAGE, REPORT
 from vllm_mindspore.quantization.ptq.policy import Suppression, policy
+from vllm_mindspore.quantization.ptq.report import Evaluation
 from vllm_mindspore.quantization.ptq.sparsity import Method, Sparsity
+from vllm_mindspore.quantization.sparse_description import SparseDescription
 
 SPARSITY = Sparsity(0.6, Method.WANDA)
 
@@ -65,6 +69,36 @@ def _check_report(folder: Path) -> None:
     total = sum(f.stat().st_size for f in folder.rglob("*.safetensors"))
     assert 0 < total - found["sizes"]["bytes_after"] < 0.1 * total  # headers
     assert "Compressed weights" in (folder / PAGE).read_text()
+
+
+@pytest.mark.usefixtures("mindspore_runtime")
+def test_the_compressed_folder_is_measured(float_folder: FloatFolder, tmp_path: Path) -> None:
+    """Not the one it was made of, which has another dtype; before it appears."""
+    job = make_job(float_folder("qwen3"), SPARSE, Suppression.NONE, sparsity=SPARSITY)
+    output = tmp_path / "made"
+    measured: list[dict[Path, bytes]] = []
+
+    def evaluate(folder: Path) -> Evaluation:
+        assert not output.exists()
+        assert isinstance(read_quantization(folder, None), SparseDescription)
+        measured.append(_weights(folder))
+        return {"accuracy": None, "perplexity": {"float": 1.5, "quantized": 1.75}}
+
+    with closing(output_folder.open_work(job, output)) as work:
+        engine.run(job, work, lambda part: None)
+        compressed_output.write(job, work, {}, {}, output, 2, lambda part: None, evaluate)
+    assert measured == [_weights(output)]
+    report = json.loads((output / REPORT).read_text())
+    assert report["evaluation"] == {
+        "accuracy": None,
+        "perplexity": {"float": 1.5, "quantized": 1.75},
+    }
+    assert "1.7500" in (output / PAGE).read_text()
+
+
+def _weights(folder: Path) -> dict[Path, bytes]:
+    files = folder.rglob("*.safetensors")
+    return {file.relative_to(folder): file.read_bytes() for file in files}
 
 
 def test_what_is_refused(float_folder: FloatFolder) -> None:

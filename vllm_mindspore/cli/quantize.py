@@ -308,11 +308,17 @@ def _data(args: argparse.Namespace) -> Data:
 
 def _evaluate(args: argparse.Namespace, job: Job, kept: Path) -> Evaluate:
     from vllm_mindspore.quantization.ptq import evaluation
+    from vllm_mindspore.quantization.ptq.evaluation import Served
+
+    options = evaluation.engine_options(job)
+    ranks = ("--tensor-parallel-size", str(_ranks(args))) if _is_compressed(args) else ()
 
     def measure(made: Path) -> Evaluation:
-        models = {"float": args.model, "quantized": made}
-        options = evaluation.engine_options(job)
-        return evaluation.measure(_data(args), models, options, kept, _say)
+        models = {
+            "float": Served(args.model, options),
+            "quantized": Served(made, (*options, *ranks)),
+        }
+        return evaluation.measure(_data(args), models, kept, _say)
 
     return measure
 
@@ -333,10 +339,15 @@ def _compress(
     from vllm_mindspore.conversion import compressed_output
 
     with tqdm(total=compressed_output.parts(job), desc="Compressing", unit="part") as bar:
+
+        def measure(made: Path) -> Evaluation:
+            bar.close()
+            return evaluate(made)
+
         compressed_output.write(
             *(job, work, _options(args), calibration, args.output, _ranks(args)),
             lambda part: bar.update(),
-            evaluate,
+            measure,
         )
 
 

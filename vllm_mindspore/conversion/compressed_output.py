@@ -16,6 +16,7 @@ from vllm_mindspore.quantization.ptq import output_folder, report, report_page, 
 from vllm_mindspore.quantization.ptq.job import Job
 from vllm_mindspore.quantization.ptq.output_folder import Evaluate
 from vllm_mindspore.quantization.ptq.policy import Suppression
+from vllm_mindspore.quantization.ptq.report import NOT_MEASURED, Evaluation
 from vllm_mindspore.quantization.ptq.work_folder import WorkFolder
 from vllm_mindspore.quantization.sharding import Rank
 
@@ -54,14 +55,15 @@ def write(
     evaluate: Evaluate | None = None,
 ) -> None:
     """Makes `folder` of the finished parts; it appears at once, complete. `finished` is called with
-    each part that is compressed, `evaluate` with the checkpoint before, whose results are equal."""
+    each part that is compressed, `evaluate` with the compressed checkpoint before it appears."""
     whole, compressed = work.folder / _WHOLE, work.folder / _COMPRESSED
     # Of a run that was interrupted here.
     for left in (whole, compressed, convert.work_place(compressed)):
         shutil.rmtree(left, ignore_errors=True)
-    output_folder.write(job, work, options, calibration, whole, work.folder, evaluate)
+    output_folder.write(job, work, options, calibration, whole, work.folder)
     summary = convert.compress(whole, compressed, ranks, finished)
-    _write_report(whole, compressed, summary, ranks)
+    evaluation = NOT_MEASURED if evaluate is None else evaluate(compressed)
+    _write_report(whole, compressed, summary, ranks, evaluation)
     folder.parent.mkdir(parents=True, exist_ok=True)
     compressed.replace(folder)
 
@@ -71,8 +73,10 @@ def parts(job: Job) -> int:
     return job.checkpoint.config.num_layers + 1
 
 
-def _write_report(whole: Path, folder: Path, summary: Summary, ranks: int) -> None:
-    """The report of the whole checkpoint, with what compressing changed."""
+def _write_report(
+    whole: Path, folder: Path, summary: Summary, ranks: int, evaluation: Evaluation
+) -> None:
+    """The report of the whole checkpoint, with what compressing changed and what was measured."""
     file = whole / output_folder.REPORT
     content = strict_json.parse_object(file.read_bytes(), str(file))
     content["compression"] = report.compression(
@@ -91,5 +95,6 @@ def _write_report(whole: Path, folder: Path, summary: Summary, ranks: int) -> No
     )
     content["sizes"]["bytes_after"] = summary.bytes_after
     content["notes"] += summary.notes
+    content["evaluation"] = dict(evaluation)
     tensor_files.write_json(folder / output_folder.REPORT, content)
     (folder / output_folder.PAGE).write_text(report_page.page(content), encoding="utf-8")

@@ -15,7 +15,7 @@ from tests.quantization.ptq.conftest import FloatFolder
 from tests.quantization.ptq.jobs import make_job
 from vllm_mindspore.quantization.description import FLOAT, STATIC, WEIGHT_INT8
 from vllm_mindspore.quantization.ptq import evaluation
-from vllm_mindspore.quantization.ptq.evaluation import Data
+from vllm_mindspore.quantization.ptq.evaluation import Data, Served
 from vllm_mindspore.quantization.ptq.policy import Suppression
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -69,19 +69,24 @@ def test_the_dtype_that_both_are_served_in(
 def test_results_are_kept_for_the_same_data(tmp_path: Path) -> None:
     """Asking for a folder that is none fails; what is kept is not asked for."""
     data, said = Data(text=TEXT), list[str]()
-    models = {"float": tmp_path / "none", "quantized": tmp_path / "none either"}
-    for which, folder in models.items():
+    ranks = ("--tensor-parallel-size", "2")
+    models = {
+        "float": Served(tmp_path / "none"),
+        "quantized": Served(tmp_path / "none either", ranks),
+    }
+    for which, served in models.items():
         made_from = {
-            "arguments": [str(folder), "--perplexity", str(TEXT)],
+            "arguments": [str(served.folder), "--perplexity", str(TEXT), *served.options],
             "data": data.digest(),
         }
         kept = {"perplexity": len(which), "made_from": made_from}
         (tmp_path / f"perplexity-{which}.json").write_text(json.dumps(kept))
-    found = evaluation.measure(data, models, (), tmp_path, said.append)
+    found = evaluation.measure(data, models, tmp_path, said.append)
     assert found == {"accuracy": None, "perplexity": {"float": 5, "quantized": 9}}
     assert said == []
+    others = {"float": Served(tmp_path / "none", BFLOAT16)}
     with pytest.raises(ValueError, match=r"(?s)none.*exit code \d+; what is quantized is kept"):
-        evaluation.measure(data, models, BFLOAT16, tmp_path, said.append)
+        evaluation.measure(data, others, tmp_path, said.append)
     assert said == [
-        f"Measuring: vllm-mindspore eval {models['float']} --perplexity {TEXT} --dtype bfloat16"
+        f"Measuring: vllm-mindspore eval {tmp_path / 'none'} --perplexity {TEXT} --dtype bfloat16"
     ]

@@ -75,6 +75,14 @@ class Data:
         return found.hexdigest()
 
 
+@dataclass(frozen=True)
+class Served:
+    """A checkpoint and the options of the engine that serves it."""
+
+    folder: Path
+    options: Sequence[str] = ()
+
+
 def engine_options(job: Job) -> tuple[str, ...]:
     """With which both models are served: what is made may not be computed in float32."""
     half = job.int8_cache or any(policy.kind in HALF_ONLY for policy in job.policies.values())
@@ -83,8 +91,7 @@ def engine_options(job: Job) -> tuple[str, ...]:
 
 def measure(
     data: Data,
-    models: Mapping[str, Path],
-    options: Sequence[str],
+    models: Mapping[str, Served],
     kept: Path,
     say: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
@@ -96,9 +103,9 @@ def measure(
     found = dict(NOT_MEASURED)
     for name, asked in data.measures().items():
         values = {}
-        for which, folder in models.items():
+        for which, served in models.items():
             file = kept / f"{name}-{which}.json"
-            words = [str(folder), *asked, *options]
+            words = [str(served.folder), *asked, *served.options]
             values[which] = _result(words, data.digest(), file, say)[name]
         found[name] = values
     return found
