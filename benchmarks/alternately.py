@@ -76,16 +76,20 @@ def _goal(goals: Goals, side: Side, place: int) -> str:
     return "" if goal is None else str(goal)
 
 
+def speed(side: Side, base: Side, measurement: str) -> float:
+    """How many times as fast as `base`: the median of the ratios within a round."""
+    times = zip(base.times[measurement], side.times[measurement], strict=True)
+    return statistics.median([its / mine for its, mine in times])
+
+
 def _row(name: str, side: Side, base: Side, goal: str) -> str:
     times = side.times[name]
     median = statistics.median(times)
-    ratio = statistics.median(
-        [its / mine for its, mine in zip(base.times[name], times, strict=True)]
-    )
     remark = ""
     if name.startswith("decode"):
         remark = f"{side.num_bytes:,} bytes at {side.num_bytes / median / 1e6:.1f} GB/s"
     return (
-        f"| {name} | {side.name} | {median:.1f} | {min(times):.1f} | {ratio:.2f} | {goal} | "
+        f"| {name} | {side.name} | {median:.1f} | {min(times):.1f} | "
+        f"{speed(side, base, name):.2f} | {goal} | "
         f"{remark} |"
     )
