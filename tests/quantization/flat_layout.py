@@ -25,7 +25,7 @@ def flat(folder: Path, **more: object) -> Path:
     types = {
         name: COMPRESSED if kind == SPARSE else kind
         for name, kind in content["rank_0"].items()
-        if not name.endswith(".shape")
+        if isinstance(kind, str)
     }
     described = {CODEC: content[CODEC], "model_quant_type": COMPRESSED, **types, **more}
     written = {name: value for name, value in described.items() if value is not None}
