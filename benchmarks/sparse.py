@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -218,6 +219,7 @@ def codec(given: Setting) -> None:
     made = [
         ("encode", weight.nbytes, lambda: sparse_weights.encode(weight)),
         ("validate", stream.nbytes, lambda: sparse_weights.validate(stream, index, *shape)),
+        ("validate and checksum", stream.nbytes, lambda: _as_loaded(stream, index, shape)),
         ("validate and decode", stream.nbytes,
          lambda: sparse_weights.decode(stream, index, *shape)),
     ]  # fmt: skip
@@ -225,8 +227,14 @@ def codec(given: Setting) -> None:
     for name, num_bytes, call in made:
         (best,) = best_times([Side(itertools.repeat(call), num_bytes)], given.seconds)
         what = "of int8 weights" if name == "encode" else "of compressed bytes"
-        goal = VALIDATION_GOAL if name == "validate" else ""
+        goal = VALIDATION_GOAL if name == "validate and checksum" else ""
         print(f"| {name} | {num_bytes / best / 1e9:.2f} {what} | {goal} |", flush=True)
+
+
+def _as_loaded(stream: Codes, index: Codes, shape: tuple[int, int]) -> None:
+    """All that a load checks of a stream."""
+    sparse_weights.validate(stream, index, *shape)
+    zlib.crc32(stream.data)
 
 
 def write_plot(found: dict[int, float], file: Path) -> None:
