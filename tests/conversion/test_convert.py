@@ -309,6 +309,33 @@ def test_scales_of_inputs_that_ranks_have_of_their_own(tmp_path: Path) -> None:
     assert torch.equal(whole_tensors(tmp_path / "back")[name], expected)
 
 
+def test_a_bias_that_the_first_rank_alone_has(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    compress(random_folder(tmp_path / "whole", mlp_bias=True, **options), tmp_path / "made", 2)
+    name = f"{LAYER}.mlp.down_proj.bias"
+    file = tmp_path / "made" / "rank_1" / "model-00000.safetensors"
+    tensors = {n: v for n, v in rank_tensors(tmp_path / "made", 1).items() if f"{LAYER}." in n}
+    del tensors[name]
+    save_file(tensors, file)
+    described = tmp_path / "made" / DESCRIPTIONS[Tool.GOLDEN_STICK]
+    content = json.loads(described.read_text())
+    del content["rank_1"][name]
+    described.write_text(json.dumps(content))
+    convert(tmp_path / "made", tmp_path / "back", Target.SPARSE)
+    assert torch.equal(
+        whole_tensors(tmp_path / "back")[name], whole_tensors(tmp_path / "whole")[name]
+    )
+
+
+def test_floats_that_the_model_holds_and_float16_does_not(tmp_path: Path) -> None:
+    source = random_folder(tmp_path / "whole")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    broken(source, "model.norm.weight", torch.full((HIDDEN,), 1e6))
+    with pytest.raises(ValueError, match=r"1e.06 is not finite in float16"):
+        compress(source, tmp_path / "made", 2)
+
+
 def test_folders_of_others_are_left(tmp_path: Path) -> None:
     """What is beside the output under the names that makers of folders use."""
     source = random_folder(tmp_path / "made.converting")

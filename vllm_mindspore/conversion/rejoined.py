@@ -91,14 +91,14 @@ class Rejoined:
 
     def _whole(self, name: str) -> torch.Tensor:
         module, _, part = name.rpartition(".")
-        parts = [self._of_rank(name, rank) for rank in range(self._count)]
         split = split_of(module)
+        if split is Split.ROW and is_added_once(part):
+            return self._of_rank(name, 0)
+        parts = [self._of_rank(name, rank) for rank in range(self._count)]
         if split is Split.COLUMN and part not in _OF_INPUT:
             return self._joined(module, parts)
         if split is Split.ROW and (part == "weight" or part in _OF_INPUT):
             return self._beside_each_other(module, parts)
-        if split is Split.ROW and is_added_once(part):
-            return parts[0]
         if module.endswith(_VOCABULARY) and part not in _OF_INPUT:
             return torch.cat(parts)[: self.model.config.vocab_size]
         return self._same(name, parts)
