@@ -20,7 +20,8 @@ from vllm_mindspore.conversion import load_check, ranks
 from vllm_mindspore.conversion.ranks import HEAD, LayerSize, RankTensors, RankWriter
 from vllm_mindspore.conversion.rejoined import Rejoined
 from vllm_mindspore.conversion.whole import Model, Whole, WholeFolder, groups_of
-from vllm_mindspore.model_executor.model_loader import preflight, strict_json
+from vllm_mindspore.model_executor.model_loader import preflight
+from vllm_mindspore.model_executor.model_loader.checkpoint_files import object_of
 from vllm_mindspore.model_executor.model_loader.quantization_files import (
     read_quantization,
     stated_in,
@@ -261,7 +262,7 @@ def _copy_other_files(source: Path, folder: Path, *, half: bool) -> None:
         if file.is_file() and not file.name.endswith(_WEIGHTS) and not described:
             shutil.copyfile(file, folder / file.name)
     config = folder / _CONFIG
-    content: dict[str, Any] = strict_json.parse_object(config.read_bytes(), str(config))
+    content = object_of(config)
     kept = {name: value for name, value in content.items() if name not in _STATED}
     if half:
         kept = {name: value for name, value in kept.items() if name not in _DTYPES}

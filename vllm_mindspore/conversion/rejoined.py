@@ -59,7 +59,7 @@ class Rejoined:
         return self._whole(name)
 
     def static(self, module: str) -> Static:
-        """A layer of its own. Raises ValueError for a stream that is broken."""
+        """A layer of its own."""
         deq_scale = self._whole(f"{module}.deq_scale")
         if deq_scale.dtype == torch.int64:
             deq_scale = torch.from_numpy(primitives.decode_deq_scale(deq_scale.numpy()).copy())
@@ -168,11 +168,7 @@ class Rejoined:
 
     def _decode(self, fused: str, rank: int, outer: int, inner: int) -> torch.Tensor:
         stream, index = (self._stored(f"{fused}.{part}", rank) for part in ("weight", "index"))
-        try:
-            found = sparse_weights.decode(stream.numpy(), index.numpy(), outer, inner)
-        except ValueError as error:
-            file = self._files[rank][f"{fused}.weight"].file
-            raise ValueError(f"{file}: tensor {fused}.weight: {error}") from error
+        found = sparse_weights.decode(stream.numpy(), index.numpy(), outer, inner)
         return torch.from_numpy(found)
 
     def _stored(self, name: str, rank: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vllm_mindspore.model_executor.model_loader import checkpoint_files, preflight, strict_json
+from vllm_mindspore.model_executor.model_loader import checkpoint_files, preflight
 from vllm_mindspore.model_executor.model_loader.quantization_files import (
     CONFIG,
     Quantization,
@@ -88,8 +88,7 @@ def read(folder: Path) -> Checkpoint:
 
 def config_of(folder: Path) -> dict[str, Any]:
     """The config.json of a folder. Raises ValueError for a broken one."""
-    with open_regular(folder / CONFIG) as stream:
-        return strict_json.parse_object(stream.read(), str(folder / CONFIG))
+    return checkpoint_files.object_of(folder / CONFIG)
 
 
 def _quantization(found: Checkpoint) -> Quantization | None:
