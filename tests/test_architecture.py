@@ -269,6 +269,7 @@ TESTED_ELSEWHERE = {
     "conversion.ranks": "conversion/test_convert.py",
     "conversion.rejoined": "conversion/test_convert.py",
     "conversion.whole": "conversion/test_convert.py",
+    "device.scheduler": "device/test_cluster.py",
     "device.smoke": "cli/test_doctor.py",  # the program that `doctor` runs
     "evaluation.errors": "evaluation/test_eval_command.py",  # one exception
     "model_executor.backends.base": "model_executor/backends/test_native.py",  # protocols

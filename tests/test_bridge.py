@@ -50,6 +50,23 @@ def test_torch_to_mindspore_and_back_shares_memory(dtype: torch.dtype) -> None:
     assert torch.equal(back, original)
 
 
+@each_dtype
+def test_results_are_copied_to_the_host_with_their_bits(dtype: torch.dtype) -> None:
+    original = values(dtype)
+    found = bridge.copied_to_torch(bridge.from_torch(original))
+    assert found.dtype == dtype
+    assert torch.equal(found, original)
+    original[1, 2] = 42
+    assert found[1, 2] != 42
+
+
+@each_dtype
+def test_zeros_are_memory_of_mindspores_own(dtype: torch.dtype) -> None:
+    found = bridge.zeros_like(torch.empty((3, 5), dtype=dtype, device="meta"))
+    assert (found.shape, found.dtype) == ((3, 5), bridge.to_mindspore_dtype(dtype))
+    assert not bridge.copied_to_torch(found).any()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int32], ids=str)
 def test_mindspore_sees_the_values(dtype: torch.dtype) -> None:
     original = values(dtype)

@@ -19,6 +19,7 @@ from vllm.engine.arg_utils import EngineArgs
 
 from tests.quantization import compressed
 from vllm_mindspore import config_checks
+from vllm_mindspore.device import soc
 from vllm_mindspore.unused_options import WORKER
 
 
@@ -86,6 +87,31 @@ WINDOW = {"use_sliding_window": True, "sliding_window": 4096}
 )
 def test_is_refused(tiny_model: Path, arguments: dict[str, Any], asked: str) -> None:
     with pytest.raises(ValueError, match=f"{asked}.* ?{NOT_SUPPORTED}"):
+        configure(tiny_model, **arguments)
+
+
+def test_npus_need_their_driver(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_MS_DEVICE", "ascend")
+    with pytest.raises(ValueError, match=f"VLLM_MS_DEVICE=ascend {NOT_SUPPORTED}") as error:
+        configure(tiny_model)
+    assert "no Ascend driver (/dev/davinci_manager). Unset it to compute on the CPU" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        ({"data_parallel_size": 2}, "data_parallel_size=2"),
+        ({"distributed_executor_backend": "ray"}, "Ray"),
+        ({"enable_lora": True}, "LoRA"),
+        ({"enable_sleep_mode": True}, "Sleep mode"),
+    ],
+)
+def test_npus_do_without(
+    tiny_model: Path, arguments: dict[str, Any], asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_MS_DEVICE", "ascend")
+    monkeypatch.setattr(soc, "_ASCEND_DRIVER", tiny_model)
+    with pytest.raises(ValueError, match=f"{asked} with VLLM_MS_DEVICE=ascend {NOT_SUPPORTED}"):
         configure(tiny_model, **arguments)
 
 

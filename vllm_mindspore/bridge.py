@@ -52,6 +52,19 @@ def to_torch(tensor: Tensor) -> torch.Tensor:
     return shared
 
 
+def copied_to_torch(tensor: Tensor) -> torch.Tensor:
+    """A copy on the host of a tensor on any device; waits until it is computed."""
+    if tensor.dtype == ms.bfloat16:  # numpy has no such type
+        return torch.from_numpy(tensor.view(ms.int16).asnumpy().copy()).view(torch.bfloat16)
+    return torch.from_numpy(tensor.asnumpy().copy())
+
+
+def zeros_like(tensor: torch.Tensor) -> Tensor:
+    """Zeros of the same shape and dtype, in memory that MindSpore has on its device."""
+    zeros: Tensor = ms.mint.zeros(tuple(tensor.shape), dtype=to_mindspore_dtype(tensor.dtype))
+    return zeros
+
+
 def from_numpy(array: np.ndarray) -> Tensor:
     """A MindSpore tensor over the same memory. A graph call may read it until its output is
     used, so the caller hands over arrays that nobody writes to in between."""

@@ -72,7 +72,7 @@ def _check_ranks(found: SparseDescription, vllm_config: VllmConfig) -> None:
     if count == len(found.blocks):
         part = decoder_config(hf_config).of_rank(Rank(0, count))
         sizes = fused_sizes(layout_of(hf_config.model_type, part))
-    device = soc.known_device(driver=soc.has_ascend_driver())
+    device = soc.known_device(npu=envs.uses_npus())
     rank_files.check(found, sizes, device, decode=envs.SPARSE_DECODE.get())
     found.check_ranks(count)
     for notice in rank_files.notices(found):

@@ -15,6 +15,7 @@ from vllm.ray.lazy_utils import is_in_ray_actor, is_ray_initialized
 
 from vllm_mindspore import checkpoint_checks, envs, request_checks
 from vllm_mindspore.checkpoint_checks import refuse as _refuse
+from vllm_mindspore.device import soc
 from vllm_mindspore.machine_share import KEY
 from vllm_mindspore.model_executor.model_loader import preflight
 from vllm_mindspore.model_executor.model_loader.quantization_files import METHODS
@@ -156,6 +157,30 @@ def _tensor_parallel(vllm_config: VllmConfig) -> None:
             "Drop --tensor-parallel-size.",
         )
     checkpoint_checks.check_groups(vllm_config)
+
+
+def _npus(vllm_config: VllmConfig) -> None:
+    if not envs.uses_npus():
+        return
+    if not soc.has_ascend_driver():
+        _refuse(
+            "VLLM_MS_DEVICE=ascend",
+            "this machine has no Ascend driver (/dev/davinci_manager)",
+            "Unset it to compute on the CPU.",
+        )
+    parallel = vllm_config.parallel_config
+    for asked, used in (
+        (f"data_parallel_size={parallel.data_parallel_size}", parallel.data_parallel_size > 1),
+        ("Ray", parallel.use_ray),
+        ("LoRA", vllm_config.lora_config is not None),
+        ("Sleep mode", vllm_config.model_config.enable_sleep_mode),
+    ):
+        if used:
+            _refuse(f"{asked} with VLLM_MS_DEVICE=ascend", "only a CPU has it yet", "Drop one.")
+    logger.warning(
+        "VLLM_MS_DEVICE=ascend: no release has run on an NPU yet. docs/install.md says what is "
+        "known; unset the variable to compute on the CPU."
+    )
 
 
 def _additional_config(vllm_config: VllmConfig) -> None:
@@ -329,6 +354,7 @@ def _eager(vllm_config: VllmConfig) -> None:
 CHECKS: tuple[Check, ...] = (
     _one_worker,
     _tensor_parallel,
+    _npus,
     _additional_config,
     _executor,
     _ray,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 MODEL_BACKENDS = ("Native",)
+DEVICES = ("cpu", "ascend")
 CPU_ISAS = ("generic", "avx2", "avx512", "avx512_bf16", "amx")
 
 
@@ -80,6 +81,12 @@ def _parse_model_backend(text: str) -> str:
 def _parse_isa(text: str) -> str:
     if text.lower() not in CPU_ISAS:
         raise ValueError(f"unknown instruction set. Choices: {', '.join(CPU_ISAS)}.")
+    return text.lower()
+
+
+def _parse_device(text: str) -> str:
+    if text.lower() not in DEVICES:
+        raise ValueError(f"unknown device. Choices (any case): {', '.join(DEVICES)}.")
     return text.lower()
 
 
@@ -151,6 +158,14 @@ FUSED_KERNELS = Variable(
     "0, 1",
     "1: fused CPU nodes where they exist. 0: the chain of Ascend primitives, as an NPU runs it.",
 )
+DEVICE = Variable(
+    "VLLM_MS_DEVICE",
+    "cpu",
+    _parse_device,
+    "cpu, ascend",
+    "What graphs run on. `ascend`: one NPU per rank, the chain of Ascend primitives, HCCL between "
+    "ranks; it has not run on hardware yet.",
+)
 SPARSE_DECODE = Variable(
     "VLLM_MS_SPARSE_DECODE",
     False,
@@ -165,6 +180,7 @@ VARIABLES: tuple[Variable[Any], ...] = (
     CPU_ISA,
     NUM_THREADS,
     KV_CACHE_MAX_GB,
+    DEVICE,
     FUSED_KERNELS,
     SPARSE_DECODE,
 )
@@ -222,6 +238,15 @@ def model_backend() -> str:
         if not MODEL_BACKEND.is_set():
             return OLD_MODEL_BACKEND.get()
     return MODEL_BACKEND.get()
+
+
+def uses_npus() -> bool:
+    """Whether graphs run on NPUs.
+
+    Raises:
+        ValueError: the variable names another device.
+    """
+    return DEVICE.get() == "ascend"
 
 
 def check() -> None:
@@ -288,6 +313,16 @@ def worker_start_method() -> str:
 def force_spawn() -> None:
     """Make vLLM start its child processes with spawn."""
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+
+
+def set_variables(values: Mapping[str, str]) -> None:
+    """Sets them in this process, whatever they are."""
+    os.environ.update(values)
+
+
+def of_child(values: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child process: this one's, with `values` in place of its own."""
+    return {**os.environ, **values}
 
 
 def set_op_plugin(library: Path) -> None:

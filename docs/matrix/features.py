@@ -191,6 +191,11 @@ REFUSED = (
         "a number of ranks that the message lists; `mp`",
         "config_checks:_tensor_parallel",
     ),
+    Refused(
+        "Data parallelism, Ray, LoRA and sleep mode with `VLLM_MS_DEVICE=ascend`",
+        "a CPU",
+        "config_checks:_npus",
+    ),
     Refused("Options of other platforms", "drop the option", "config_checks:_additional_config"),
     Refused("External executors", "`uni`, `mp` or `ray`", "config_checks:_executor"),
     Refused("Ray with data parallelism", "`uni` or `mp`", "config_checks:_ray"),

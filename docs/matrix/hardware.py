@@ -33,7 +33,8 @@ NOT_RUN = (
     NotRun("aarch64", "portable path; only compiled"),
     NotRun(
         "Ascend 300I Duo, 800I A2",
-        "not run; the models' primitive chain is the one an NPU executes. W8A8SC in an NPU's "
+        "not run. `VLLM_MS_DEVICE=ascend` chooses it: the primitive chain, HCCL between ranks "
+        "([what of it runs on a CPU](architecture.md#ranks-on-npus)). W8A8SC in an NPU's "
         "coding is loaded for 300I Duo and its graph exported with MindSpore's inference "
         "([test_npu_coding.py](../tests/model_executor/layers/test_npu_coding.py)), our coding is "
         "decoded on request",

@@ -28,6 +28,6 @@ def test_others_are_refused(name: str) -> None:
         soc.of_soc(name)
 
 
-def test_a_driver_leaves_it_to_the_worker() -> None:
-    assert soc.known_device(driver=False) is Device.CPU
-    assert soc.known_device(driver=True) is None
+def test_which_npu_it_is_is_left_to_the_worker() -> None:
+    assert soc.known_device(npu=False) is Device.CPU
+    assert soc.known_device(npu=True) is None

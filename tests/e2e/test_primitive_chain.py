@@ -9,6 +9,7 @@ from vllm import SamplingParams
 
 from tests.e2e.checkpoints import SPECS
 from tests.e2e.conftest import Checkpoint, Engine, GetReference
+from tests.e2e.cpu_like_npu import pretend
 from tests.e2e.test_correctness import (
     DTYPES,
     check_prompt_logprobs,
@@ -45,6 +46,25 @@ def test_chain_equals_the_reference(
     monkeypatch.setenv("VLLM_MS_FUSED_KERNELS", "0")
     chain = engine(folder, **options(dtype_name), max_num_seqs=15)
     check_prompt_logprobs(chain, folder, DTYPES[dtype_name], reference)
+
+
+def test_what_is_written_for_npus(
+    checkpoint: Checkpoint,
+    engine: Engine,
+    reference: GetReference,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """VLLM_MS_DEVICE=ascend from the configuration to the tokens (tests/e2e/cpu_like_npu.py)."""
+    folder = checkpoint("qwen3", torch.bfloat16)
+    pretend(monkeypatch)
+    chain = engine(folder, **options("bf16"), max_num_seqs=13)
+    check_prompt_logprobs(chain, folder, torch.bfloat16, reference)
+    params = SamplingParams(max_tokens=24, temperature=0, ignore_eos=True, detokenize=False)
+    prompts = ragged_prompts(seed=4)
+    found = generate(chain, prompts, params)
+    monkeypatch.undo()
+    monkeypatch.setenv("VLLM_MS_FUSED_KERNELS", "0")
+    assert found == generate(engine(folder, **options("bf16"), max_num_seqs=15), prompts, params)
 
 
 def test_chain_serves_ragged_decode(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from vllm import LLM, SamplingParams
@@ -42,6 +43,7 @@ sys.path.insert(0, {root!r})
 import vllm_mindspore
 from vllm import LLM
 from tests.e2e.test_tensor_parallel import ask
+{before}
 llm = LLM({folder!r}, **{options!r})
 with open({answer!r}, "wb") as file:
     pickle.dump(ask(llm, {logprobs!r}), file)
@@ -73,7 +75,7 @@ def ranks(run_python: RunPython, tmp_path: Path) -> Ranks:
     def run(
         folder: Path, count: int, *, env: dict[str, str] | None = None, **changes: Any
     ) -> dict[str, Any]:
-        logprobs = changes.pop("logprobs", True)
+        logprobs, before = changes.pop("logprobs", True), changes.pop("before", "")
         arguments = _ENGINE_DEFAULTS | options("fp32") | {"kv_cache_memory_bytes": 64 << 20}
         arguments |= {"tensor_parallel_size": count, **changes}
         answer = tmp_path / "answer"
@@ -85,6 +87,7 @@ def ranks(run_python: RunPython, tmp_path: Path) -> Ranks:
                 options=arguments,
                 answer=str(answer),
                 logprobs=logprobs,
+                before=before,
             )
         )
         environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", **(env or {})}
@@ -166,6 +169,21 @@ def test_builtin_primitives(checkpoint: Checkpoint, ranks: Ranks) -> None:
     for one, other in zip(chain["logprobs"], fused["logprobs"], strict=True):
         assert abs(one - other).max() < 0.15
         assert abs(one - other).mean() < 0.02
+
+
+@full
+def test_what_is_written_for_npus(checkpoint: Checkpoint, ranks: Ranks) -> None:
+    """In MindSpore's world, whose group is that of AllReduce, with the bits of the chain without
+    it: the sums are ours here (HCCL's on an NPU)."""
+    folder = checkpoint("qwen3", torch.float16)
+    before = (
+        "import pytest; from tests.e2e.cpu_like_npu import pretend; pretend(pytest.MonkeyPatch())"
+    )
+    found = ranks(folder, 2, before=before, dtype="float16")
+    chain = ranks(folder, 2, env={"VLLM_MS_FUSED_KERNELS": "0"}, dtype="float16")
+    assert (found["greedy"], found["seeded"]) == (chain["greedy"], chain["seeded"])
+    for one, other in zip(found["logprobs"], chain["logprobs"], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.fixture(scope="module")

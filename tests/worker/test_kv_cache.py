@@ -69,6 +69,18 @@ def test_copy_blocks_copies_every_layer() -> None:
         assert (buffer[2] == 0.0).all()
 
 
+def test_buffers_of_an_npu_are_shapes() -> None:
+    shapes = [CacheShape("layer.0", 2, 24, torch.float16)]
+    cache = KVCache(shapes, num_blocks=1 << 20, block_size=16, on_host=False)
+    keys, values = cache.buffers()
+    for buffer in (*keys, *values):
+        assert buffer.is_meta
+        assert (buffer.shape, buffer.dtype) == ((1 << 20, 16, 2, 24), torch.float16)
+    assert cache.num_bytes == 2 * (1 << 20) * 16 * 2 * 24 * 2
+    with pytest.raises(NotImplementedError, match="start with --no-enable-prefix-caching"):
+        cache.copy_blocks([(1, 3)])
+
+
 def test_int8_counts_a_byte_per_element(configure: Configure) -> None:
     config = configure(dtype="bfloat16")
     sizes = {}

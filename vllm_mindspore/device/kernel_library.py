@@ -8,6 +8,7 @@ Computation reaches the library through MindSpore, never through this module: as
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -106,6 +107,18 @@ class KernelLibrary:
     def stop_footprint(self) -> int:
         """Bytes that the recorded outputs occupy, memory that was reused counted once."""
         return int(self._functions.vmo_stop_footprint())
+
+    def footprint_of(self, step: Callable[[], None]) -> int:
+        """Bytes that the outputs of a step's MindSpore entry points occupy. Nothing is computed:
+        MindSpore plans and places every output all the same."""
+        self.set_noop(True)
+        self.start_footprint()
+        try:
+            step()
+        finally:
+            occupied = self.stop_footprint()
+            self.set_noop(False)
+        return occupied
 
     def enable_stats(self, enabled: bool) -> None:
         """Switches the per-operation counters."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import mindspore as ms
@@ -22,6 +22,9 @@ from vllm_mindspore.process_start import require_idle_mindspore
 
 logger = init_logger("vllm.vllm_mindspore.device")
 
+# How MindSpore 2.10 refuses a device that it has no plugin or no driver for.
+_NO_DEVICE = "Unsupported device target"
+
 
 def start_runtime(num_threads: int) -> KernelLibrary:
     """Points MindSpore at our kernels, sets its threads and runs its first operator.
@@ -32,7 +35,8 @@ def start_runtime(num_threads: int) -> KernelLibrary:
     envs.set_op_plugin(library_path())
     library = kernel_library()
     library.set_num_threads(num_threads)
-    _configure_mindspore()
+    _choose_device("CPU")
+    _begin()
     logger.info(
         "MindSpore %s on CPU: kernels %s, %d threads",
         ms.__version__,
@@ -42,18 +46,42 @@ def start_runtime(num_threads: int) -> KernelLibrary:
     return library
 
 
+def start_npu(device_id: int, join: Callable[[], None]) -> KernelLibrary:
+    """Points MindSpore at an NPU and runs its first operator there. Our library is for the host.
+
+    `join` lets MindSpore find the other ranks, which it must before its first tensor. Raises
+    RuntimeError when there is no NPU.
+    """
+    library = kernel_library()
+    _choose_device("Ascend", device_id)
+    join()
+    _begin()
+    logger.info("MindSpore %s on %s, %d", ms.__version__, computing_device().value, device_id)
+    return library
+
+
 @cache
-def _configure_mindspore() -> None:
+def _choose_device(target: str, device_id: int | None = None) -> None:
     """Once per process: MindSpore refuses to set its dispatch threads again."""
     require_idle_mindspore()
     try:
-        ms.set_device("CPU")
+        ms.set_device(target, device_id)
         ms.runtime.dispatch_threads_num(1)
     except RuntimeError as error:
+        if _NO_DEVICE in str(error):
+            raise RuntimeError(
+                f"VLLM_MS_DEVICE={target.lower()}: MindSpore cannot use an NPU here. Install CANN "
+                "and source its set_env.sh in this shell, or unset the variable to compute on the "
+                f"CPU. MindSpore says: {str(error).splitlines()[0]}"
+            ) from error
         raise RuntimeError(
             f"MindSpore was already set up in this process by other code ({error}). Create the LLM "
             "first, or put the whole program under `if __name__ == '__main__':`"
         ) from error
+
+
+@cache
+def _begin() -> None:
     ms.set_context(mode=ms.GRAPH_MODE, jit_level="O0")
     _prime_numpy_interface()
 

@@ -30,9 +30,9 @@ def has_ascend_driver() -> bool:
     return _ASCEND_DRIVER.exists()
 
 
-def known_device(*, driver: bool) -> Device | None:
-    """That of a machine with or without the Ascend driver; None: only a worker can say."""
-    return None if driver else Device.CPU
+def known_device(*, npu: bool) -> Device | None:
+    """CPU, or of an NPU None: only a worker can say which."""
+    return None if npu else Device.CPU
 
 
 def of_soc(name: str) -> Device:

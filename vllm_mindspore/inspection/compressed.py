@@ -120,7 +120,7 @@ def inspect(folder: Path) -> CompressedReport:
         base.architecture,
     )
     sizes = fused_sizes(base.layout) if base.layout is not None else {}
-    device = soc.known_device(driver=soc.has_ascend_driver())
+    device = soc.known_device(npu=soc.has_ascend_driver())
     base.attempt(lambda: rank_files.check(found, sizes, device, decode=False))
     rows: dict[str, Row] = {}
     for rank in range(len(found.blocks)):

@@ -70,12 +70,21 @@ def cache_specs(shapes: Sequence[CacheShape], config: VllmConfig) -> dict[str, K
 class KVCache:
     """The key and value buffers of all layers, each [blocks, block_size, kv_heads, head_dim].
 
-    Memory is reserved at once but taken only when blocks are first written.
+    Memory is reserved at once but taken only when blocks are first written. Buffers that are not
+    `on_host` say what the backend is to have on its own device (torch's "meta" device).
     """
 
-    def __init__(self, shapes: Sequence[CacheShape], num_blocks: int, block_size: int) -> None:
+    def __init__(
+        self,
+        shapes: Sequence[CacheShape],
+        num_blocks: int,
+        block_size: int,
+        *,
+        on_host: bool = True,
+    ) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
+        self._on_host = on_host
         self._memory: list[mmap.mmap] = []
         self._keys = [self._buffer(shape) for shape in shapes]
         self._values = [self._buffer(shape) for shape in shapes]
@@ -95,7 +104,16 @@ class KVCache:
         return self._keys, self._values
 
     def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
-        """Copies whole blocks (source id, destination id) in every layer."""
+        """Copies whole blocks (source id, destination id) in every layer.
+
+        Raises:
+            NotImplementedError: they are not on the host.
+        """
+        if not self._on_host:
+            raise NotImplementedError(
+                "vLLM asks to copy blocks of the key-value cache, which are on the NPU and cannot "
+                "be copied yet: start with --no-enable-prefix-caching"
+            )
         for source, destination in copies:
             for buffer in [*self._keys, *self._values]:
                 buffer[destination] = buffer[source]
@@ -108,6 +126,8 @@ class KVCache:
     def _buffer(self, shape: CacheShape) -> torch.Tensor:
         """Zeroed, page-aligned memory that the system backs by huge pages where it can."""
         dims = (self.num_blocks, self.block_size, shape.num_kv_heads, shape.head_dim)
+        if not self._on_host:
+            return torch.empty(dims, dtype=shape.dtype, device="meta")
         count = int(np.prod(dims))
         memory = _reserve(count * shape.dtype.itemsize)
         self._memory.append(memory)

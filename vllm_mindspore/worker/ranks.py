@@ -15,16 +15,20 @@ import numpy as np
 import torch
 from vllm.distributed.parallel_state import GroupCoordinator, get_tp_group
 
+from vllm_mindspore.device.compute_device import ComputeDevice
 from vllm_mindspore.device.kernel_library import KernelLibrary
 from vllm_mindspore.device.rank_group import RankGroup
 
 _NOTHING = -1
 
 
-def join_group(library: KernelLibrary) -> RankGroup:
-    """This process among the ranks of vLLM's tensor-parallel group, which must have been made."""
+def start(device: ComputeDevice) -> tuple[KernelLibrary, RankGroup]:
+    """Starts the device of this process, and joins it to the ranks of vLLM's tensor-parallel group,
+    which must have been made."""
     group = get_tp_group()
-    return RankGroup.form(library, group.rank_in_group, group.world_size, _Gloo(group))
+    index, count, exchange = group.rank_in_group, group.world_size, _Gloo(group)
+    library = device.start(index, count, exchange)
+    return library, RankGroup.form(library, index, count, exchange)
 
 
 class _Gloo:

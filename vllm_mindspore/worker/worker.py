@@ -23,9 +23,7 @@ from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 from vllm.v1.worker.worker_base import CompilationTimes, WorkerBase
 
 from vllm_mindspore import envs, process_end
-from vllm_mindspore.device import memory
-from vllm_mindspore.device.runtime import start_runtime
-from vllm_mindspore.device.threads import threads_per_rank
+from vllm_mindspore.device.compute_device import Cpu, Npu
 from vllm_mindspore.machine_share import ranks_of_machine
 from vllm_mindspore.model_executor.backends.native import NativeBackend
 from vllm_mindspore.worker import kv_cache, ranks
@@ -49,14 +47,14 @@ class MindSporeWorker(WorkerBase):
     def init_device(self) -> None:
         """Starts MindSpore in this process and joins the ranks."""
         process_end.follow_parent()
-        self._available = memory.available_memory()
+        self._compute_device = (
+            Npu(self.local_rank) if envs.uses_npus() else Cpu(ranks_of_machine(self.vllm_config))
+        )
         self.device = torch.device("cpu")
         # Sampling is small; torch's OpenMP threads would only spin against our kernels.
         torch.set_num_threads(1)
-        self._num_ranks = ranks_of_machine(self.vllm_config)
-        self._library = start_runtime(threads_per_rank(self._num_ranks))
         self._join_ranks()
-        self._group = ranks.join_group(self._library)
+        self._library, self._group = ranks.start(self._compute_device)
         set_random_seed(self.model_config.seed)
 
     def load_model(self, *, load_dummy_weights: bool = False) -> None:
@@ -83,9 +81,9 @@ class MindSporeWorker(WorkerBase):
             return int(self.cache_config.kv_cache_memory_bytes)
         page = sum(spec.page_size_bytes for spec in self.get_kv_cache_spec().values())
         self.memory_budget = MemoryBudget(
-            available=self._available,
+            available=self._compute_device.free_memory(),
             utilization=self.cache_config.gpu_memory_utilization,
-            num_ranks=self._num_ranks,
+            num_ranks=self._compute_device.num_sharing,
             weights=self._backend.weight_bytes,
             activations=activations,
             cap=kv_cache.cache_cap(
@@ -216,28 +214,20 @@ class MindSporeWorker(WorkerBase):
         )
 
     def _make_cache(self, num_blocks: int) -> KVCache:
-        return KVCache(self._backend.cache_shapes(), num_blocks, self.cache_config.block_size)
+        shapes, block_size = self._backend.cache_shapes(), self.cache_config.block_size
+        on_host = not self._compute_device.holds_caches
+        return KVCache(shapes, num_blocks, block_size, on_host=on_host)
 
     def _measure_activations(self) -> int:
         """Memory of a step of the largest size: what the graphs' outputs occupy (measured), the
-        sampler's copies of the logits and the persistent batch's token table (computed).
-
-        The kernels are switched off meanwhile: MindSpore plans and places every output, and
-        nothing is computed.
-        """
+        sampler's copies of the logits and the persistent batch's token table (computed)."""
         scheduler = self.scheduler_config
         tokens = scheduler.max_num_batched_tokens
         requests = min(scheduler.max_num_seqs, tokens)
         rows = 0 if self._pools else requests * (1 + self.vllm_config.num_speculative_tokens)
         rows = min(rows, tokens)
         self._backend.bind_caches(*self._make_cache(1).buffers())
-        self._library.set_noop(True)
-        self._library.start_footprint()
-        try:
-            self._dummy_step(tokens, requests, rows)
-        finally:
-            outputs = self._library.stop_footprint()
-            self._library.set_noop(False)
+        outputs = self._compute_device.peak_of(lambda: self._dummy_step(tokens, requests, rows))
         logits = rows * self.model_config.get_vocab_size() * 4
         gathered = logits if self._group.count > 1 else 0
         table = scheduler.max_num_seqs * self.model_config.max_model_len * _TOKEN_TABLE_BYTES

@@ -12,6 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tests.conftest import Configure
+from vllm_mindspore.device.soc import Device
+from vllm_mindspore.model_executor.backends import native
 from vllm_mindspore.model_executor.backends.base import Backend, CacheShape
 from vllm_mindspore.model_executor.backends.native import NativeBackend
 from vllm_mindspore.worker.input_batch import StepInputs, build_step_inputs, dummy_step_inputs
@@ -37,6 +39,25 @@ def backend(configure: Configure) -> Backend:
 def reference(tiny_model: Path) -> PreTrainedModel:
     """The same model in torch."""
     return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "asked"),
+    [
+        (Device.ASCEND_310P, "bfloat16", r"\(310P\) has no bfloat16; use --dtype float16"),
+        (Device.ASCEND_910B, "float32", "NPUs run MindSpore's own .* refuse float32 caches"),
+    ],
+)
+def test_dtypes_that_an_npu_lacks_are_refused(
+    device: Device,
+    dtype: str,
+    asked: str,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(native, "computing_device", lambda: device)
+    with pytest.raises(ValueError, match=asked):
+        NativeBackend(configure(dtype=dtype)).load()
 
 
 def bind(backend: Backend) -> None:

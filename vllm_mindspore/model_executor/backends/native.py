@@ -21,6 +21,7 @@ from vllm_mindspore.device.kernel_library import kernel_library
 from vllm_mindspore.device.memory import give_back_free_memory
 from vllm_mindspore.device.rank_group import RankGroup
 from vllm_mindspore.device.runtime import computing_device, int8_caches_allowed
+from vllm_mindspore.device.soc import Device
 from vllm_mindspore.model_executor.backends.base import CacheShape, Classifier, GraphInputs
 from vllm_mindspore.model_executor.layers.build import LayerBuilder
 from vllm_mindspore.model_executor.model_loader import rank_files
@@ -73,6 +74,9 @@ class NativeBackend:
         self._load_config = vllm_config.load_config
         self._block_size = vllm_config.cache_config.block_size
         self._asked_cache_dtype = vllm_config.cache_config.cache_dtype
+        # What an NPU computed is on the NPU.
+        on_host = computing_device() is Device.CPU
+        self._to_torch = bridge.to_torch if on_host else bridge.copied_to_torch
         self._caches: tuple[list[Tensor], list[Tensor]] = ([], [])
         self._inference: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         self.weight_bytes = 0
@@ -134,6 +138,8 @@ class NativeBackend:
     ) -> None:
         """Sets the caches of all layers; the graphs write into their memory."""
         share = bridge.bits_from_torch if self._fused else bridge.from_torch
+        if any(cache.is_meta for cache in key_caches):
+            share = bridge.zeros_like
         self._caches = (
             ms.mutable([share(cache) for cache in key_caches]),
             ms.mutable([share(cache) for cache in value_caches]),
@@ -149,13 +155,13 @@ class NativeBackend:
     def hidden_states(self, hidden: Tensor) -> torch.Tensor:
         """[T, hidden]; waits for the graph. A copy, since MindSpore reuses the memory."""
         with _kernel_errors():
-            return bridge.to_torch(hidden).clone()
+            return self._to_torch(hidden).clone()
 
     def logits(self, hidden: Tensor, rows: np.ndarray) -> torch.Tensor | None:
         """fp32 [R, vocab]; waits for the graph. On the first rank alone."""
         assert self._logits is not None, "the model was loaded for pooling"
         with _kernel_errors():
-            part = bridge.to_torch(self._logits(hidden, bridge.from_numpy(rows)))
+            part = self._to_torch(self._logits(hidden, bridge.from_numpy(rows)))
         if self._group is None or self._group.count == 1:
             return part
         whole = self._group.gather_columns(part.numpy(), self._model_config.get_vocab_size())
@@ -230,11 +236,15 @@ class NativeBackend:
 
 
 def _use_fused_kernels(dtype: ms.Type) -> bool:
-    fused = envs.FUSED_KERNELS.get()
+    device = computing_device()
+    if dtype == ms.bfloat16 and device is Device.ASCEND_310P:
+        raise ValueError("Atlas 300I Duo (310P) has no bfloat16; use --dtype float16")
+    fused = envs.FUSED_KERNELS.get() and device is Device.CPU
     if not fused and dtype == ms.float32:
         raise ValueError(
-            "VLLM_MS_FUSED_KERNELS=0 runs MindSpore's own ReshapeAndCache and PagedAttention, "
-            "which refuse float32 caches; use --dtype bfloat16 or float16, or unset it"
+            "VLLM_MS_FUSED_KERNELS=0 and NPUs run MindSpore's own ReshapeAndCache and "
+            "PagedAttention, which refuse float32 caches; use --dtype bfloat16 or float16, or "
+            "unset VLLM_MS_FUSED_KERNELS and VLLM_MS_DEVICE"
         )
     return fused
 

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MindSpore's own world of ranks, in which HCCL runs its collectives on NPUs.
+
+On CPU nobody needs it, since our kernels find the other ranks by themselves (`RankGroup`); tests
+form it there all the same, with the group that MindSpore has for hosts.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+from mindspore import communication
+from vllm.logger import init_logger
+
+from vllm_mindspore import envs
+from vllm_mindspore.device.rank_group import Exchange
+
+logger = init_logger("vllm.vllm_mindspore.device")
+
+_HOST = "127.0.0.1"
+
+
+class Cluster:
+    """This process in MindSpore's world of the ranks of one engine.
+
+    Rank i of the engine is rank i of the world, so the world's group, which AllReduce takes unless
+    told otherwise, is the model's. Every rank is a worker of a dynamic cluster, and rank 0 starts
+    one process more, the scheduler, by which they find each other and which ends with them
+    (https://www.mindspore.cn/tutorials/en/master/parallel/dynamic_cluster.html).
+    """
+
+    def __init__(self, index: int, count: int, scheduler: subprocess.Popen[bytes] | None) -> None:
+        self.index, self.count = index, count
+        self.scheduler = scheduler
+        """On rank 0."""
+
+    @classmethod
+    def form(cls, index: int, count: int, exchange: Exchange) -> Cluster:
+        """Every rank must call it, after it has chosen its device and before it makes a tensor.
+
+        Raises:
+            RuntimeError: MindSpore cannot, or numbers the ranks in another way.
+        """
+        scheduler, port = None, 0
+        if index == 0:
+            port = _free_port()
+            scheduler = _start_scheduler(count, port)
+        port = exchange.all_gather(port)[0]
+        envs.set_variables(_variables("MS_WORKER", count, port) | {"MS_NODE_ID": str(index)})
+        communication.init()
+        found = communication.get_rank(), communication.get_group_size()
+        if found != (index, count):
+            raise RuntimeError(
+                f"expected to be rank {index} of {count} in MindSpore's world; found rank "
+                f"{found[0]} of {found[1]}"
+            )
+        logger.info("Rank %d of %d in MindSpore's %s", index, count, world_group())
+        return cls(index, count, scheduler)
+
+
+def world_group() -> str:
+    """The name of the group of all ranks, hccl_world_group on NPUs."""
+    return str(communication.GlobalComm.WORLD_COMM_GROUP)
+
+
+def _start_scheduler(count: int, port: int) -> subprocess.Popen[bytes]:
+    program = [sys.executable, "-m", "vllm_mindspore.device.scheduler", str(os.getpid())]
+    return subprocess.Popen(
+        program,
+        env=envs.of_child(_variables("MS_SCHED", count, port)),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # a terminal's Ctrl-C is the server's to handle
+    )
+
+
+def _variables(role: str, count: int, port: int) -> dict[str, str]:
+    return {
+        "MS_ROLE": role,
+        "MS_WORKER_NUM": str(count),
+        "MS_SCHED_HOST": _HOST,
+        "MS_SCHED_PORT": str(port),
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind((_HOST, 0))
+        return int(listener.getsockname()[1])
