@@ -92,9 +92,12 @@ def test_is_refused(tiny_model: Path, arguments: dict[str, Any], asked: str) -> 
 
 def test_npus_need_their_driver(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_MS_DEVICE", "ascend")
+    monkeypatch.setattr(soc, "_ASCEND_DRIVER", tiny_model / "none")
     with pytest.raises(ValueError, match=f"VLLM_MS_DEVICE=ascend {NOT_SUPPORTED}") as error:
         configure(tiny_model)
-    assert "no Ascend driver (/dev/davinci_manager). Unset it to compute on the CPU" in str(error.value)
+    assert "no Ascend driver (/dev/davinci_manager). Unset it to compute on the CPU" in str(
+        error.value
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,6 +107,7 @@ def test_npus_need_their_driver(tiny_model: Path, monkeypatch: pytest.MonkeyPatc
         ({"distributed_executor_backend": "ray"}, "Ray"),
         ({"enable_lora": True}, "LoRA"),
         ({"enable_sleep_mode": True}, "Sleep mode"),
+        ({"dtype": "float32"}, "float32"),
     ],
 )
 def test_npus_do_without(

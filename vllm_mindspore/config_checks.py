@@ -172,6 +172,8 @@ def _npus(vllm_config: VllmConfig) -> None:
     for asked, used in (
         (f"data_parallel_size={parallel.data_parallel_size}", parallel.data_parallel_size > 1),
         ("Ray", parallel.use_ray),
+        ("float32", str(vllm_config.model_config.dtype) == "torch.float32"),
+        ("VLLM_MS_FUSED_KERNELS=1", envs.FUSED_KERNELS.is_set() and envs.FUSED_KERNELS.get()),
         ("LoRA", vllm_config.lora_config is not None),
         ("Sleep mode", vllm_config.model_config.enable_sleep_mode),
     ):

@@ -149,7 +149,7 @@ KV_CACHE_MAX_GB = Variable(
     _parse_gigabytes,
     "GiB, more than 0",
     "Upper bound of the key-value cache that is derived from `--gpu-memory-utilization`. "
-    "`--kv-cache-memory-bytes` is not bounded by it.",
+    "`--kv-cache-memory-bytes` is not bounded by it, nor are NPUs unless it is set.",
 )
 FUSED_KERNELS = Variable(
     "VLLM_MS_FUSED_KERNELS",
@@ -208,7 +208,7 @@ GENERAL_DEFAULTS = (
 RAY_DEFAULTS = (
     Default("RAY_USAGE_STATS_ENABLED", "0", "Ray reports nothing; vLLM sets it too, but later"),
 )
-# Set only on machines with the Ascend driver.
+# Set where VLLM_MS_DEVICE=ascend chooses NPUs.
 ASCEND_DEFAULTS = (
     Default("MS_ENABLE_LCCL", "off", "collectives go through HCCL"),
     Default("HCCL_EXEC_TIMEOUT", "7200", "seconds; a cold graph compilation outlasts the default"),
@@ -238,6 +238,11 @@ def model_backend() -> str:
         if not MODEL_BACKEND.is_set():
             return OLD_MODEL_BACKEND.get()
     return MODEL_BACKEND.get()
+
+
+def asks_for_npus() -> bool:
+    """Whether the user wrote so; unlike `uses_npus` it leaves wrong values to `check`."""
+    return text(DEVICE.name).lower() == "ascend"
 
 
 def uses_npus() -> bool:
@@ -378,7 +383,7 @@ def markdown() -> str:
     lines += ["", "## Defaults we set for other libraries", "", "Only where you have not set them."]
     lines += _default_table("Always", GENERAL_DEFAULTS)
     lines += _default_table("Where the Ray executor runs", RAY_DEFAULTS)
-    lines += _default_table("On machines with the Ascend driver", ASCEND_DEFAULTS)
+    lines += _default_table("With `VLLM_MS_DEVICE=ascend`", ASCEND_DEFAULTS)
     lines += ["", "`VLLM_TARGET_DEVICE` is removed: its value `cpu` makes vLLM skip every plugin."]
     lines += ["`MS_OP_PLUGIN_PATH` is set to our kernel library; another value is an error."]
     return "\n".join(lines) + "\n"

@@ -15,7 +15,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from vllm_mindspore import envs, process_end
-from vllm_mindspore.device import soc
 
 if TYPE_CHECKING:
     from vllm.platforms.interface import Platform
@@ -63,7 +62,7 @@ def activate() -> None:
     _refuse_other_platform(current)
     _refuse_plugin_filter()
     envs.drop_target_device()
-    envs.apply_defaults(ascend=soc.has_ascend_driver())
+    envs.apply_defaults(ascend=envs.asks_for_npus())
     _ensure_entry_points()
     if current is not None and current.is_unspecified():
         _become_mindspore(current)
@@ -75,12 +74,11 @@ def _register_models() -> None:
     from vllm.model_executor.models import ModelRegistry
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
-    from vllm_mindspore.registered_model import cpu_defaults, registered_models
+    from vllm_mindspore.registered_model import engine_defaults, registered_models
 
     ModelRegistry.models.clear()
     ModelRegistry.models.update(registered_models())
-    if not soc.has_ascend_driver():
-        MODELS_CONFIG_MAP.update(cpu_defaults())
+    MODELS_CONFIG_MAP.update(engine_defaults())
 
 
 def _register_quantization_names() -> None:

@@ -49,7 +49,7 @@ def registered_models() -> dict[str, RegisteredModel]:
     return {name: RegisteredModel(name) for name in registry.supported_architectures()}
 
 
-class CpuDefaults(VerifyAndUpdateConfig):
+class EngineDefaults(VerifyAndUpdateConfig):
     """What vLLM calls for an architecture before it fills in what the user left open."""
 
     @staticmethod
@@ -67,6 +67,6 @@ class CpuDefaults(VerifyAndUpdateConfig):
             vllm_config.scheduler_config.async_scheduling = False
 
 
-def cpu_defaults() -> dict[str, type[VerifyAndUpdateConfig]]:
-    """Architecture name to its defaults on CPU, for every architecture we serve."""
-    return dict.fromkeys(registry.supported_architectures(), CpuDefaults)
+def engine_defaults() -> dict[str, type[VerifyAndUpdateConfig]]:
+    """Architecture name to its defaults, for every architecture we serve."""
+    return dict.fromkeys(registry.supported_architectures(), EngineDefaults)

@@ -192,7 +192,7 @@ REFUSED = (
         "config_checks:_tensor_parallel",
     ),
     Refused(
-        "Data parallelism, Ray, LoRA and sleep mode with `VLLM_MS_DEVICE=ascend`",
+        "Float32, data parallelism, Ray, LoRA and sleep mode with `VLLM_MS_DEVICE=ascend`",
         "a CPU",
         "config_checks:_npus",
     ),

@@ -6,18 +6,21 @@ What carries the sums is another library here: ours, where NPUs have HCCL.
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import Any
 
 import mindspore as ms
 import numpy as np
 import psutil
+import pytest
 from mindspore import Tensor, nn
 
 from ops.tests import ranks
 from ops.tests.conftest import _prime_numpy
 from ops.tests.native import native_path
 from vllm_mindspore import envs
+from vllm_mindspore.device import cluster
 from vllm_mindspore.device.cluster import Cluster, world_group
 from vllm_mindspore.device.rank_group import RankGroup
 from vllm_mindspore.model_executor.layers.reduction import Reduced
@@ -41,7 +44,9 @@ class Others:
         self._group = group
 
     def all_gather(self, value: Any) -> list[Any]:
-        return self._group.all_gather(np.array([value])).tolist()
+        port, problem = value
+        assert not problem
+        return [(port, problem) for port in self._group.all_gather(np.array([port])).tolist()]
 
 
 def rows(index: int) -> np.ndarray:
@@ -52,22 +57,22 @@ def formed(group: RankGroup) -> Cluster:
     """In the order of a worker: the device, then the world, then tensors."""
     envs.set_op_plugin(native_path())
     ms.set_device("CPU")
-    cluster = Cluster.form(group.index, group.count, Others(group))
+    found = Cluster.form(group.index, group.count, Others(group))
     ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
     _prime_numpy()
-    return cluster
+    return found
 
 
 def body(group: RankGroup) -> dict[str, Any]:
     """What AllReduce of a model's layer is, and computes, in a dynamic graph."""
-    cluster = formed(group)
+    world = formed(group)
     layer = Reduced(Half())
     layer.set_inputs(Tensor(shape=[None, WIDTH], dtype=ms.float32))
     return {
         "world": world_group(),
         "group": layer.reduce.group,
         "sum": layer(Tensor(rows(group.index))).asnumpy(),
-        "scheduler": cluster.scheduler.pid if cluster.scheduler else None,
+        "scheduler": world.scheduler.pid if world.scheduler else None,
     }
 
 
@@ -90,3 +95,22 @@ def test_graphs_of_a_world_add_up_in_its_group() -> None:
         np.testing.assert_array_equal(of_rank["sum"], 0.5 * rows(0) + 0.5 * rows(1))
     assert ends(found[0]["scheduler"])
     assert found[1]["scheduler"] is None
+
+
+class Alone:
+    """The exchange of rank 0, which hears from nobody."""
+
+    def all_gather(self, value: Any) -> list[Any]:
+        return [value]
+
+
+def test_a_port_that_is_taken_is_an_error_and_not_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MindSpore itself would have every rank wait for half an hour."""
+    monkeypatch.setattr(cluster, "_ATTEMPTS", 1)
+    monkeypatch.setattr(cluster, "_is_heard", lambda port: False)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr(cluster, "_free_port", lambda: taken.getsockname()[1])
+        with pytest.raises(RuntimeError, match=r"scheduler .* ended with exit code \d+ 1 times"):
+            Cluster.form(0, 2, Alone())

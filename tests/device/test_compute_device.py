@@ -6,11 +6,12 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 
+import mindspore as ms
 import numpy as np
 import pytest
 
 from vllm_mindspore.device import memory
-from vllm_mindspore.device.compute_device import Cpu
+from vllm_mindspore.device.compute_device import Cpu, Npu
 from vllm_mindspore.device.kernel_library import kernel_library
 
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
@@ -35,8 +36,6 @@ def test_a_cpu_is_measured_before_anything_is_loaded(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.usefixtures("mindspore_runtime")
 def test_a_step_on_a_cpu_takes_what_its_outputs_occupy() -> None:
-    import mindspore as ms
-
     cpu = Cpu(num_ranks=1)
     threads = kernel_library().num_threads()
     assert cpu.start(0, 1, Nobody()) is kernel_library()
@@ -46,15 +45,51 @@ def test_a_step_on_a_cpu_takes_what_its_outputs_occupy() -> None:
     assert 64 * 64 * 4 <= taken <= 64 * 64 * 4 + 8192
 
 
+class Allocator:
+    """MindSpore's allocator on an NPU, as its documentation has it: no CPU build counts."""
+
+    def __init__(self) -> None:
+        self.current = self.peak = 100
+
+    def take(self, kept: int, passing: int) -> None:
+        """Memory that a step takes for ever, and for itself."""
+        self.current += kept
+        self.peak = max(self.peak, self.current + passing)
+
+    def synchronize(self) -> None:
+        """Nothing is pending."""
+
+    def memory_allocated(self) -> int:
+        """Now."""
+        return self.current
+
+    def max_memory_allocated(self) -> int:
+        """Since the last reset."""
+        return self.peak
+
+    def reset_peak_memory_stats(self) -> None:
+        """From now on."""
+        self.peak = self.current
+
+
+def test_weights_that_the_first_step_takes_to_an_npu_are_not_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    allocator, weights = Allocator(), [5000]
+    monkeypatch.setattr(ms, "runtime", allocator)
+    taken = Npu(0, 1).peak_of(lambda: allocator.take(weights.pop() if weights else 0, 70))
+    assert taken == 70
+
+
 def test_no_npu_is_one_line_that_says_what_to_do(run_python: RunPython) -> None:
     result = run_python(
         "from vllm_mindspore.device.compute_device import Npu\n"
         "try:\n"
-        "    Npu(0).start(0, 1, None)\n"
+        "    Npu(0, 1).start(0, 1, None)\n"
         "except RuntimeError as error:\n"
         "    print('refused:', error)",
     )
     (line,) = [text for text in result.stdout.splitlines() if text.startswith("refused:")]
-    assert "VLLM_MS_DEVICE=ascend: MindSpore cannot use an NPU here. Install CANN" in line
+    assert "VLLM_MS_DEVICE=ascend: MindSpore cannot use NPU 0. Install CANN" in line
     assert "unset the variable to compute on the CPU" in line
     assert "Unsupported device target Ascend" in line

@@ -7,7 +7,6 @@ find each other in MindSpore's world, by the group that it has for hosts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,29 +14,23 @@ import mindspore as ms
 import pytest
 
 from vllm_mindspore import envs
-from vllm_mindspore.device import compute_device, memory, runtime, soc
-from vllm_mindspore.device.kernel_library import KernelLibrary, kernel_library, library_path
+from vllm_mindspore.device import runtime, soc
+from vllm_mindspore.device.kernel_library import library_path
 from vllm_mindspore.model_executor.backends import native
+
+FREE_MEMORY = 1 << 30  # caches take what weights leave of it, all at once
 
 
 def pretend(patch: pytest.MonkeyPatch) -> None:
     """Makes VLLM_MS_DEVICE=ascend possible in this process and those that are forked from it."""
+    choose = runtime._choose_device
     patch.setenv("VLLM_MS_DEVICE", "ascend")
     patch.setattr(soc, "_ASCEND_DRIVER", Path("/dev"))
-    patch.setattr(compute_device, "start_npu", _start_cpu)
+    patch.setattr(runtime, "_choose_device", lambda target, device_id: choose("CPU"))
     patch.setattr(ms.hal, "get_device_properties", _properties)
     patch.setattr(native, "computing_device", lambda: soc.Device.ASCEND_910B)
-
-
-def _start_cpu(_: int, join: Callable[[], None]) -> KernelLibrary:
-    """In the order of `start_npu`."""
     envs.set_op_plugin(library_path())
-    library = kernel_library()
-    runtime._choose_device("CPU")
-    join()
-    runtime._begin()
-    return library
 
 
 def _properties(_: int) -> SimpleNamespace:
-    return SimpleNamespace(free_memory=memory.available_memory())
+    return SimpleNamespace(free_memory=FREE_MEMORY)

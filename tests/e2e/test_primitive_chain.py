@@ -17,6 +17,8 @@ from tests.e2e.test_correctness import (
     options,
     ragged_prompts,
 )
+from tests.e2e.test_engine import worker_of
+from vllm_mindspore.device.compute_device import Npu
 
 # A covering subset: partial interleaved rotation and two more norms, biases everywhere, biases on
 # query, key and value, normalised heads, another rope type. fp16 of glm4 is refused by vLLM.
@@ -58,6 +60,8 @@ def test_what_is_written_for_npus(
     folder = checkpoint("qwen3", torch.bfloat16)
     pretend(monkeypatch)
     chain = engine(folder, **options("bf16"), max_num_seqs=13)
+    assert isinstance(worker_of(chain)._compute_device, Npu)
+    assert worker_of(chain).model_runner._cache.buffers()[0][0].is_meta
     check_prompt_logprobs(chain, folder, torch.bfloat16, reference)
     params = SamplingParams(max_tokens=24, temperature=0, ignore_eos=True, detokenize=False)
     prompts = ragged_prompts(seed=4)

@@ -91,8 +91,9 @@ def ranks(run_python: RunPython, tmp_path: Path) -> Ranks:
             )
         )
         environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", **(env or {})}
-        run_python(script, env=environment, timeout=TIMEOUT)
+        result = run_python(script, env=environment, timeout=TIMEOUT)
         found: dict[str, Any] = pickle.loads(answer.read_bytes())
+        found["said"] = result.stdout + result.stderr
         assert found["again"] == found["greedy"]
         return found
 
@@ -180,6 +181,8 @@ def test_what_is_written_for_npus(checkpoint: Checkpoint, ranks: Ranks) -> None:
         "import pytest; from tests.e2e.cpu_like_npu import pretend; pretend(pytest.MonkeyPatch())"
     )
     found = ranks(folder, 2, before=before, dtype="float16")
+    for rank in range(2):
+        assert f"Rank {rank} of 2 in MindSpore's mccl_world_group" in found["said"]
     chain = ranks(folder, 2, env={"VLLM_MS_FUSED_KERNELS": "0"}, dtype="float16")
     assert (found["greedy"], found["seeded"]) == (chain["greedy"], chain["seeded"])
     for one, other in zip(found["logprobs"], chain["logprobs"], strict=True):

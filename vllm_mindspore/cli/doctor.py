@@ -143,8 +143,9 @@ def _machine() -> Iterator[Finding]:
     ascend = sorted(Path("/dev").glob("davinci[0-9]*"))
     yield Finding("device", f"CPU, {platform.machine()}")
     if ascend:
-        used = "used" if envs.uses_npus() else "not used: VLLM_MS_DEVICE=ascend would"
-        yield Finding("ascend", f"{len(ascend)} NPU found, {used}")
+        yield Finding(
+            "ascend", f"{len(ascend)} NPU found, computed with only where VLLM_MS_DEVICE=ascend"
+        )
     yield Finding("cpu features", " ".join(cpu_features()) or "none of those with own kernels")
     yield _cores()
     yield Finding(

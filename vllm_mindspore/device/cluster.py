@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 from mindspore import communication
 from vllm.logger import init_logger
@@ -21,6 +22,8 @@ from vllm_mindspore.device.rank_group import Exchange
 logger = init_logger("vllm.vllm_mindspore.device")
 
 _HOST = "127.0.0.1"
+_ATTEMPTS = 3  # another process may take the port before the scheduler does
+_POLL_SECONDS = 0.2
 
 
 class Cluster:
@@ -42,13 +45,18 @@ class Cluster:
         """Every rank must call it, after it has chosen its device and before it makes a tensor.
 
         Raises:
-            RuntimeError: MindSpore cannot, or numbers the ranks in another way.
+            RuntimeError: on every rank, if the scheduler does not start; or MindSpore cannot find
+                the others, or numbers the ranks in another way.
         """
-        scheduler, port = None, 0
+        scheduler, port, problem = None, 0, ""
         if index == 0:
-            port = _free_port()
-            scheduler = _start_scheduler(count, port)
-        port = exchange.all_gather(port)[0]
+            try:
+                scheduler, port = _start_scheduler(count)
+            except RuntimeError as error:
+                problem = str(error)
+        port, problem = exchange.all_gather((port, problem))[0]
+        if problem:
+            raise RuntimeError(problem)
         envs.set_variables(_variables("MS_WORKER", count, port) | {"MS_NODE_ID": str(index)})
         communication.init()
         found = communication.get_rank(), communication.get_group_size()
@@ -66,14 +74,33 @@ def world_group() -> str:
     return str(communication.GlobalComm.WORLD_COMM_GROUP)
 
 
-def _start_scheduler(count: int, port: int) -> subprocess.Popen[bytes]:
-    program = [sys.executable, "-m", "vllm_mindspore.device.scheduler", str(os.getpid())]
-    return subprocess.Popen(
-        program,
-        env=envs.of_child(_variables("MS_SCHED", count, port)),
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,  # a terminal's Ctrl-C is the server's to handle
+def _start_scheduler(count: int) -> tuple[subprocess.Popen[bytes], int]:
+    """The process, which listens, and its port. RuntimeError if it ends instead."""
+    for _ in range(_ATTEMPTS):
+        port = _free_port()
+        program = [sys.executable, "-m", "vllm_mindspore.device.scheduler", str(os.getpid())]
+        scheduler = subprocess.Popen(
+            program,
+            env=envs.of_child(_variables("MS_SCHED", count, port)),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # a terminal's Ctrl-C is the server's to handle
+        )
+        while scheduler.poll() is None:
+            if _is_heard(port):
+                return scheduler, port
+            time.sleep(_POLL_SECONDS)
+    raise RuntimeError(
+        f"the scheduler of MindSpore's cluster ended with exit code {scheduler.returncode} "
+        f"{_ATTEMPTS} times before it listened; what it said is above"
     )
+
+
+def _is_heard(port: int) -> bool:
+    try:
+        socket.create_connection((_HOST, port), _POLL_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _variables(role: str, count: int, port: int) -> dict[str, str]:

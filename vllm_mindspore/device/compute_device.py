@@ -67,9 +67,10 @@ class Npu:
     num_sharing = 1
     holds_caches = True
 
-    def __init__(self, device_id: int) -> None:
-        """device_id: counted among those of ASCEND_RT_VISIBLE_DEVICES, if that is set."""
-        self._device_id = device_id
+    def __init__(self, device_id: int, num_ranks: int) -> None:
+        """device_id: counted among those of ASCEND_RT_VISIBLE_DEVICES, if that is set. num_ranks:
+        those of all engines on this machine, which share its cores."""
+        self._device_id, self._num_ranks = device_id, num_ranks
 
     def start(self, index: int, count: int, exchange: Exchange) -> KernelLibrary:
         """Graphs of several ranks exchange through HCCL, the hosts of NPUs as those of CPUs."""
@@ -78,8 +79,13 @@ class Npu:
             if count > 1:
                 self._cluster = Cluster.form(index, count, exchange)
 
-        library = start_npu(self._device_id, join)
+        library = start_npu(self._device_id, threads_per_rank(self._num_ranks), join)
         self._free = int(ms.hal.get_device_properties(self._device_id).free_memory)
+        if self._free == 0:
+            raise RuntimeError(
+                f"MindSpore reports no free memory of NPU {self._device_id}: another program has "
+                "it; choose others with ASCEND_RT_VISIBLE_DEVICES"
+            )
         return library
 
     def free_memory(self) -> int:
@@ -87,7 +93,9 @@ class Npu:
         return self._free
 
     def peak_of(self, step: Callable[[], None]) -> int:
-        """What it allocates; it is computed."""
+        """What it allocates when it is computed again: the first time takes the weights, too, to
+        the NPU."""
+        step()
         ms.runtime.synchronize()
         before = ms.runtime.memory_allocated()
         ms.runtime.reset_peak_memory_stats()

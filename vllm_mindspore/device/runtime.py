@@ -22,8 +22,7 @@ from vllm_mindspore.process_start import require_idle_mindspore
 
 logger = init_logger("vllm.vllm_mindspore.device")
 
-# How MindSpore 2.10 refuses a device that it has no plugin or no driver for.
-_NO_DEVICE = "Unsupported device target"
+_NPU = "Ascend"  # as MindSpore calls its device target
 
 
 def start_runtime(num_threads: int) -> KernelLibrary:
@@ -46,16 +45,18 @@ def start_runtime(num_threads: int) -> KernelLibrary:
     return library
 
 
-def start_npu(device_id: int, join: Callable[[], None]) -> KernelLibrary:
-    """Points MindSpore at an NPU and runs its first operator there. Our library is for the host.
+def start_npu(device_id: int, num_threads: int, join: Callable[[], None]) -> KernelLibrary:
+    """Points MindSpore at an NPU and runs its first operator there.
 
-    `join` lets MindSpore find the other ranks, which it must before its first tensor. Raises
-    RuntimeError when there is no NPU.
+    `join` lets MindSpore find the other ranks, which it must before its first tensor. Our library
+    is for what the host does, in so many threads. Raises RuntimeError when there is no NPU.
     """
     library = kernel_library()
-    _choose_device("Ascend", device_id)
+    library.set_num_threads(num_threads)
+    _choose_device(_NPU, device_id)
     join()
     _begin()
+    ms.mint.zeros(1).asnumpy()  # it is there when this is
     logger.info("MindSpore %s on %s, %d", ms.__version__, computing_device().value, device_id)
     return library
 
@@ -68,11 +69,12 @@ def _choose_device(target: str, device_id: int | None = None) -> None:
         ms.set_device(target, device_id)
         ms.runtime.dispatch_threads_num(1)
     except RuntimeError as error:
-        if _NO_DEVICE in str(error):
+        if target == _NPU:
             raise RuntimeError(
-                f"VLLM_MS_DEVICE={target.lower()}: MindSpore cannot use an NPU here. Install CANN "
-                "and source its set_env.sh in this shell, or unset the variable to compute on the "
-                f"CPU. MindSpore says: {str(error).splitlines()[0]}"
+                f"VLLM_MS_DEVICE=ascend: MindSpore cannot use NPU {device_id}. Install CANN and "
+                "source its set_env.sh in this shell, check ASCEND_RT_VISIBLE_DEVICES, or unset "
+                "the variable to compute on the CPU. MindSpore says: "
+                f"{str(error).splitlines()[0]}"
             ) from error
         raise RuntimeError(
             f"MindSpore was already set up in this process by other code ({error}). Create the LLM "

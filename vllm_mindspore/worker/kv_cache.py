@@ -21,11 +21,11 @@ class MemoryBudget:
     """What the cache size is computed from. All in bytes."""
 
     available: int
-    """Memory the process could use when the worker started."""
+    """Memory that was free when the worker started."""
     utilization: float
-    """The share of it that this machine's ranks may use together."""
+    """The share of it that its ranks may use together."""
     num_ranks: int
-    """Ranks on this machine."""
+    """Ranks that have it together."""
     weights: int
     activations: int
     """Measured growth of the process in a step of the largest size."""
@@ -119,7 +119,7 @@ class KVCache:
                 buffer[destination] = buffer[source]
 
     def release(self) -> None:
-        """Gives the memory back to the system; the buffers stay where they are, zeroed."""
+        """Gives memory of the host back to the system; the buffers stay where they are, zeroed."""
         for memory in self._memory:
             memory.madvise(mmap.MADV_DONTNEED)
 

@@ -47,9 +47,9 @@ class MindSporeWorker(WorkerBase):
     def init_device(self) -> None:
         """Starts MindSpore in this process and joins the ranks."""
         process_end.follow_parent()
-        self._compute_device = (
-            Npu(self.local_rank) if envs.uses_npus() else Cpu(ranks_of_machine(self.vllm_config))
-        )
+        num_ranks = ranks_of_machine(self.vllm_config)
+        npu = envs.uses_npus()
+        self._compute_device = Npu(self.local_rank, num_ranks) if npu else Cpu(num_ranks)
         self.device = torch.device("cpu")
         # Sampling is small; torch's OpenMP threads would only spin against our kernels.
         torch.set_num_threads(1)
@@ -86,12 +86,7 @@ class MindSporeWorker(WorkerBase):
             num_ranks=self._compute_device.num_sharing,
             weights=self._backend.weight_bytes,
             activations=activations,
-            cap=kv_cache.cache_cap(
-                int(envs.KV_CACHE_MAX_GB.get() * _GIB),
-                page,
-                self.cache_config.block_size,
-                self.model_config.max_model_len,
-            ),
+            cap=self._cache_cap(page),
         )
         logger.info("Memory: %s", self.memory_budget)
         return self.memory_budget.cache_bytes()
@@ -218,9 +213,17 @@ class MindSporeWorker(WorkerBase):
         on_host = not self._compute_device.holds_caches
         return KVCache(shapes, num_blocks, block_size, on_host=on_host)
 
+    def _cache_cap(self, page_bytes: int) -> int:
+        limit = envs.KV_CACHE_MAX_GB
+        if self._compute_device.holds_caches and not limit.is_set():
+            return self._compute_device.free_memory()
+        block_size, longest = self.cache_config.block_size, self.model_config.max_model_len
+        return kv_cache.cache_cap(int(limit.get() * _GIB), page_bytes, block_size, longest)
+
     def _measure_activations(self) -> int:
-        """Memory of a step of the largest size: what the graphs' outputs occupy (measured), the
-        sampler's copies of the logits and the persistent batch's token table (computed)."""
+        """Memory of a step of the largest size: what the graphs' outputs occupy (measured), and
+        unless that is memory of their own the sampler's copies of the logits and the persistent
+        batch's token table (computed)."""
         scheduler = self.scheduler_config
         tokens = scheduler.max_num_batched_tokens
         requests = min(scheduler.max_num_seqs, tokens)
@@ -228,6 +231,8 @@ class MindSporeWorker(WorkerBase):
         rows = min(rows, tokens)
         self._backend.bind_caches(*self._make_cache(1).buffers())
         outputs = self._compute_device.peak_of(lambda: self._dummy_step(tokens, requests, rows))
+        if self._compute_device.holds_caches:
+            return outputs
         logits = rows * self.model_config.get_vocab_size() * 4
         gathered = logits if self._group.count > 1 else 0
         table = scheduler.max_num_seqs * self.model_config.max_model_len * _TOKEN_TABLE_BYTES
