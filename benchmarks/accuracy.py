@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.page import write_section
-from vllm_mindspore.quantization.ptq import line_plot
-from vllm_mindspore.quantization.ptq.line_plot import Axis
+from vllm_mindspore.quantization.ptq import sparsity_plot
 from vllm_mindspore.quantization.ptq.sparsity import RECOMMENDED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,38 +184,20 @@ def table(results: Sequence[Result]) -> str:
 
 def draw(results: Sequence[Result], folder: Path) -> None:
     """Accuracy and perplexity over the share of zeros, beside the dense ones."""
-    for measure_name, name, unit in (
-        ("accuracy", "sparsity_accuracy", "% right"),
-        ("perplexity", "sparsity_perplexity", "perplexity"),
+    for measure_name, factor, unit in (
+        ("accuracy", 100.0, "% right"),
+        ("perplexity", 1.0, "perplexity"),
     ):
-        lines = {
-            label: [(100 * share, value) for share, value in points]
-            for label, points in _over_sparsity(results, measure_name).items()
+        values = {result.variant: factor * getattr(result, measure_name) for result in results}
+        sparse = {variant.sparsity: value for variant, value in values.items() if variant.sparsity}
+        dense = {
+            label: value
+            for label, name in (("W8A8", DENSE), ("float", "float"))
+            for variant, value in values.items()
+            if variant.name == name
         }
-        values = [value for points in lines.values() for _, value in points]
-        step = 1.0 if measure_name == "accuracy" else 0.1
-        low, high = (math.floor(min(values) / step), math.floor(max(values) / step) + 1)
-        y = Axis(low * step, high * step, step, unit)
-        image = line_plot.svg(lines, y, Axis(30, 70, 10, "% zeros"))
-        (folder / f"{name}.svg").write_text(image + "\n", encoding="utf-8")
-
-
-def _over_sparsity(
-    results: Sequence[Result], measure_name: str
-) -> Mapping[str, list[tuple[float, float]]]:
-    """A line of the sparse variants; dense ones are level."""
-    factor = 100 if measure_name == "accuracy" else 1
-    sparse = [result for result in results if result.variant.sparsity]
-    found = {
-        "W8A8SC": [
-            (result.variant.sparsity, factor * getattr(result, measure_name)) for result in sparse
-        ]
-    }
-    for label, name in (("W8A8", DENSE), ("float", "float")):
-        (level,) = (result for result in results if result.variant.name == name)
-        value = factor * getattr(level, measure_name)
-        found[label] = [(result.variant.sparsity, value) for result in sparse]
-    return found
+        image = sparsity_plot.svg("W8A8SC", sparse, dense, unit)
+        (folder / f"sparsity_{measure_name}.svg").write_text(image + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

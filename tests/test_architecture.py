@@ -265,6 +265,7 @@ def test_folders_of_tests_are_folders_of_the_package() -> None:
 # Modules without a test file at their mirrored path, with what tests them instead.
 TESTED_ELSEWHERE = {
     "__init__": "test_plugin.py",  # activate()
+    "cli.quantize_arguments": "cli/test_quantize.py",
     "cli.eval": "evaluation/test_eval_command.py",
     "conversion.ranks": "conversion/test_convert.py",
     "conversion.rejoined": "conversion/test_convert.py",

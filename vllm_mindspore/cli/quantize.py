@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from vllm_mindspore.cli import compare_zeros, quantize_arguments
+from vllm_mindspore.cli.quantize_arguments import COMPRESSED, SPARSE, SPARSITY_METHODS, WRITERS
 
 if TYPE_CHECKING:
     from vllm_mindspore.quantization.ptq.calibration_data import Calibration
@@ -24,117 +28,14 @@ if TYPE_CHECKING:
 NAME = "quantize"
 HELP = "make a quantized checkpoint: W8A8, W8A8 per token or sparse, W8A16, W4A16, int8 caches"
 
-_SPARSE, _COMPRESSED = "w8a8s", "w8a8sc"
-_SCHEMES = ("w8a8", "w8a8-dynamic", _SPARSE, _COMPRESSED, "w8a16", "w4a16", "float")
-_SPARSITY_METHODS = ("sparsegpt", "wanda", "magnitude")
-_METHODS = ("none", "smooth", "osl", "os+")
-_WRITERS = {"golden-stick": "golden-stick", "modelslim": "ascend"}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of this command."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="folder of the float model")
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder to make; new or empty"
-    )
-    parser.add_argument(
-        "--scheme", choices=_SCHEMES, required=True, help="of the linear layers of the decoder"
-    )
-    parser.add_argument(
-        "--outlier-suppression",
-        choices=_METHODS,
-        default="none",
-        help="what is done about outliers of activations (default: none)",
-    )
-    parser.add_argument(
-        "--calibration",
-        type=Path,
-        metavar="FILE|CEVAL_DIR",
-        help="text in UTF-8, or an exam folder with dev/ (default: a text of the package)",
-    )
-    parser.add_argument("--calibration-samples", type=int, default=64, help="default: 64")
-    parser.add_argument(
-        "--calibration-tokens", type=int, default=512, help="of a sample, at most (default: 512)"
-    )
-    parser.add_argument(
-        "--skip",
-        metavar="NAME,...",
-        help="layers whose names contain one of these stay float (default: lm_head)",
-    )
-    parser.add_argument(
-        "--layer-policy",
-        action="append",
-        default=[],
-        metavar="REGEX=SCHEME",
-        help="another scheme, without outlier suppression, or `float`, for layers whose names "
-        "match from their start; may be repeated",
-    )
-    parser.add_argument(
-        "--quantize-lm-head",
-        action="store_true",
-        help="quantize the head too, apart from tied embeddings (an extension of ours)",
-    )
-    parser.add_argument(
-        "--group-size", type=int, help="w4a16: channels that share a scale: 64, 128, 256"
-    )
-    parser.add_argument(
-        "--kv-cache-scheme",
-        choices=("int8",),
-        help="quantize the key/value cache, too: static scales for each channel (C8)",
-    )
-    parser.add_argument("--writer", choices=_WRITERS, default="golden-stick", help="whose form")
-    _add_sparsity_arguments(parser)
-    _add_evaluation_arguments(parser)
-
-
-def _add_sparsity_arguments(parser: argparse.ArgumentParser) -> None:
-    sparse = parser.add_argument_group("w8a8s, w8a8sc: weights that become zero")
-    sparse.add_argument(
-        "--sparsity", type=float, metavar="SHARE", help="of zeros, between 0 and 1 (default: 0.4)"
-    )
-    sparse.add_argument(
-        "--sparsity-method",
-        choices=_SPARSITY_METHODS,
-        help="how they are chosen (default: sparsegpt)",
-    )
-    sparse.add_argument(
-        "--sparsity-pattern", metavar="N:M", help="keep N weights of every M in a row, such as 2:4"
-    )
-    sparse.add_argument(
-        "--tensor-parallel-size",
-        type=int,
-        metavar="N",
-        help="w8a8sc: ranks that the compressed weights are divided among (default: 1)",
-    )
-
-
-def _add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--evaluate",
-        type=Path,
-        metavar="CEVAL_DIR",
-        help="measure the accuracy of both models over val/ of an exam folder, for the report",
-    )
-    parser.add_argument(
-        "--evaluate-questions", type=int, metavar="N", help="of the exam at most, evenly by subject"
-    )
-    parser.add_argument(
-        "--perplexity", type=Path, metavar="FILE", help="measure both models' perplexity of a text"
-    )
+add_arguments = quantize_arguments.add_arguments
 
 
 def run(args: argparse.Namespace) -> int:
     """Check, quantize, write. Returns 0, 2 after an error message, or 130 after Ctrl-C."""
-    from vllm_mindspore.quantization.ptq import output_folder
-
     args.output = args.output.resolve()
     try:
-        job, calibration = prepare(args)
-        if output_folder.is_complete(job, args.output, _compressed_for(args)):
-            print(f"{args.output} is complete already; removing what it was made of", flush=True)
-            output_folder.remove_work(args.output)
-        else:
-            _make(args, job, calibration)
+        _finish(args)
         _print_summary(args.output)
     except (ValueError, OSError) as error:
         print(f"vllm-mindspore quantize: error: {error}", file=sys.stderr)
@@ -162,9 +63,10 @@ def prepare(args: argparse.Namespace) -> tuple[Job, Calibration]:
     choice = _choice(args)
     if args.tensor_parallel_size is not None and not _is_compressed(args):
         raise ValueError(
-            f"--tensor-parallel-size {args.tensor_parallel_size} is for {_COMPRESSED}; others are "
+            f"--tensor-parallel-size {args.tensor_parallel_size} is for {COMPRESSED}; others are "
             "divided when they are loaded"
         )
+    compare_zeros.check(args)
     amount = Amount(args.calibration_samples, args.calibration_tokens)
     if not output_folder.has_work(args.output):
         output_folder.check_place(args.output, args.model)
@@ -175,11 +77,12 @@ def prepare(args: argparse.Namespace) -> tuple[Job, Calibration]:
         _check_any_compressed(args, policies)
     tokenizer = calibration_data.load_tokenizer(args.model)
     calibration = calibration_data.read(args.calibration, tokenizer, amount)
-    tool = Tool(_WRITERS[args.writer])
+    tool = Tool(WRITERS[args.writer])
     job = Job(checkpoint, policies, calibration.samples, tool, choice.int8_cache)
     if not output_folder.is_complete(job, args.output, _compressed_for(args)):
         output_folder.check_place(args.output, args.model)
-        output_folder.check_room(job, args.output, folders=2 if _is_compressed(args) else 1)
+        folders = 2 if _is_compressed(args) else 1
+        output_folder.check_room(job, args.output, (1 + args.compare) * (1 + folders) - 1)
     if _is_compressed(args):
         from vllm_mindspore.conversion import compressed_output
 
@@ -187,8 +90,20 @@ def prepare(args: argparse.Namespace) -> tuple[Job, Calibration]:
     return job, calibration
 
 
+def _finish(args: argparse.Namespace) -> None:
+    """Makes the output, or what an interruption has left to do."""
+    from vllm_mindspore.quantization.ptq import output_folder
+
+    job, calibration = prepare(args)
+    if output_folder.is_complete(job, args.output, _compressed_for(args)):
+        _say(f"{args.output} is complete already; removing what it was made of")
+        output_folder.remove_work(args.output)
+    else:
+        _make(args, job, calibration)
+
+
 def _is_compressed(args: argparse.Namespace) -> bool:
-    return bool(args.scheme == _COMPRESSED)
+    return bool(args.scheme == COMPRESSED)
 
 
 def _ranks(args: argparse.Namespace) -> int:
@@ -210,7 +125,7 @@ def _check_any_compressed(args: argparse.Namespace, policies: Mapping[str, Polic
     if args.skip is not None:
         given.insert(0, f"--skip {args.skip}")
     raise ValueError(
-        f"{_COMPRESSED} compresses sparse layers of the decoder; with {' and '.join(given)} there "
+        f"{COMPRESSED} compresses sparse layers of the decoder; with {' and '.join(given)} there "
         "are none: name fewer layers, or use another scheme"
     )
 
@@ -253,17 +168,17 @@ def _sparsity(args: argparse.Namespace, schemes: Sequence[str]) -> Sparsity | No
 
     names = ("sparsity", "sparsity_method", "sparsity_pattern")
     given = [name for name in names if getattr(args, name) is not None]
-    if not {_SPARSE, _COMPRESSED} & set(schemes):
+    if not {SPARSE, COMPRESSED} & set(schemes):
         for name in given:
             option = name.replace("_", "-")
             raise ValueError(
-                f"--{option} {getattr(args, name)} is for {_SPARSE} and {_COMPRESSED}, and no "
+                f"--{option} {getattr(args, name)} is for {SPARSE} and {COMPRESSED}, and no "
                 "layer has it"
             )
         return None
     text = args.sparsity_pattern
     pattern = None if text is None else sparsity.parse_pattern(text)
-    method = Method(args.sparsity_method or _SPARSITY_METHODS[0])
+    method = Method(args.sparsity_method or SPARSITY_METHODS[0])
     return sparsity.sparsity(args.sparsity, method, pattern)
 
 
@@ -272,9 +187,9 @@ def _policy(
 ) -> Policy:
     from vllm_mindspore.quantization.ptq.policy import SCHEMES, policy
 
-    scheme = _SPARSE if scheme == _COMPRESSED else scheme
+    scheme = SPARSE if scheme == COMPRESSED else scheme
     group_size = (args.group_size or 0) if scheme == "w4a16" else 0
-    return policy(SCHEMES[scheme], method, group_size, sparsity if scheme == _SPARSE else None)
+    return policy(SCHEMES[scheme], method, group_size, sparsity if scheme == SPARSE else None)
 
 
 def _make(args: argparse.Namespace, job: Job, calibration: Calibration) -> None:
@@ -310,17 +225,27 @@ def _evaluate(args: argparse.Namespace, job: Job, kept: Path) -> Evaluate:
     from vllm_mindspore.quantization.ptq import evaluation
     from vllm_mindspore.quantization.ptq.evaluation import Served
 
-    options = evaluation.engine_options(job)
-    ranks = ("--tensor-parallel-size", str(_ranks(args))) if _is_compressed(args) else ()
+    data, options = _data(args), evaluation.engine_options(job)
 
     def measure(made: Path) -> Evaluation:
         models = {
             "float": Served(args.model, options),
-            "quantized": Served(made, (*options, *ranks)),
+            "quantized": Served(made, (*options, *_of_ranks(args))),
         }
-        return evaluation.measure(_data(args), models, kept, _say)
+        found = evaluation.measure(data, models, kept, _say)
+        return compare_zeros.added(found, args, kept, measure_other) if args.compare else found
+
+    def measure_other(which: str, other: argparse.Namespace) -> Evaluation:
+        served = Served(other.output, (*options, *_of_ranks(other)), lambda: _finish(other))
+        found = evaluation.measure(data, {which: served}, kept, _say)
+        shutil.rmtree(other.output, ignore_errors=True)
+        return found
 
     return measure
+
+
+def _of_ranks(args: argparse.Namespace) -> tuple[str, ...]:
+    return ("--tensor-parallel-size", str(_ranks(args))) if _is_compressed(args) else ()
 
 
 def _say(text: str) -> None:
@@ -363,7 +288,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
 def _print_summary(output: Path) -> None:
     from vllm_mindspore.quantization.ptq.output_folder import PAGE, REPORT
-    from vllm_mindspore.quantization.ptq.report import measured
+    from vllm_mindspore.quantization.ptq.report import compared, measured
 
     found = json.loads((output / REPORT).read_text("utf-8"))
     sizes = found["sizes"]
@@ -379,6 +304,8 @@ def _print_summary(output: Path) -> None:
     for name, values in found["evaluation"].items():
         (_, exact, quantized), *_ = measured({name: values})
         print(f"{name}: " + (f"float {exact}, quantized {quantized}" if values else exact))
+    for model, *values in compared(found["evaluation"])[1:]:
+        print(f"  {model}: {', '.join(values)}")
     for note in found["notes"]:
         print(f"note: {note}")
     print(f"Report: {output / PAGE}\nServe it: vllm-mindspore serve {output}")

@@ -139,6 +139,21 @@ def test_an_int8_cache_is_shown() -> None:
     assert "Key/value cache" not in made([linear("model.layers.0.mlp.up_proj")])
 
 
+def test_what_zeros_cost_is_a_table_and_plots() -> None:
+    sparse = {"0.3": 0.97, "0.7": 0.91}
+    values = {"float": 0.98, "quantized": 0.96, "w8a8": 0.975, "by_zeros": sparse}
+    text = made([], evaluation={"accuracy": values, "perplexity": None})
+    assert "<h2>What zeros cost</h2><table><tr><th></th><th>accuracy</th></tr>" in text
+    assert "<td>w8a8</td><td>97.50 %</td>" in text
+    assert "<td>70% zeros</td><td>91.00 %</td>" in text
+    (drawn,) = figures(text)
+    heights = [float(c.getAttribute("cy")) for c in drawn.getElementsByTagName("circle")]
+    assert len(heights) == 6
+    assert heights[0] < heights[1]  # fewer are right
+    assert len(set(heights[2:4])) == len(set(heights[4:])) == 1  # dense ones are level
+    assert "What zeros cost" not in made([])
+
+
 def test_measures_and_notes_appear() -> None:
     measures = {"accuracy": None, "perplexity": {"float": 1.25, "quantized": 1.375}}
     widened = [linear("model.layers.0.mlp.up_proj", input_range_widened=True)]

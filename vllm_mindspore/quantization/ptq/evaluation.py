@@ -77,10 +77,12 @@ class Data:
 
 @dataclass(frozen=True)
 class Served:
-    """A checkpoint and the options of the engine that serves it."""
+    """A checkpoint and the options of the engine that serves it; `make` makes the folder, where it
+    is not there when it is needed."""
 
     folder: Path
     options: Sequence[str] = ()
+    make: Callable[[], None] | None = None
 
 
 def engine_options(job: Job) -> tuple[str, ...]:
@@ -105,21 +107,23 @@ def measure(
         values = {}
         for which, served in models.items():
             file = kept / f"{name}-{which}.json"
-            words = [str(served.folder), *asked, *served.options]
-            values[which] = _result(words, data.digest(), file, say)[name]
+            values[which] = _result(served, asked, data.digest(), file, say)[name]
         found[name] = values
     return found
 
 
 def _result(
-    words: Sequence[str], digest: str, file: Path, say: Callable[[str], None]
+    served: Served, asked: Sequence[str], digest: str, file: Path, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """What `vllm-mindspore eval` with these arguments gives, or gave before."""
+    words = [str(served.folder), *asked, *served.options]
     made_from = {"arguments": list(words), "data": digest}
     if file.exists():
         kept: dict[str, Any] = json.loads(file.read_bytes())
         if kept["made_from"] == made_from:
             return kept
+    if served.make is not None and not served.folder.exists():
+        served.make()
     output = file.with_suffix(".part")
     say(f"Measuring: vllm-mindspore eval {' '.join(words)}")
     command = [*_COMMAND, *words, "--output", str(output)]

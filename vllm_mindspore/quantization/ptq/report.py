@@ -13,8 +13,10 @@ import numpy.typing as npt
 FORMAT = 1
 
 ACCURACY, PERPLEXITY = "accuracy", "perplexity"
-Evaluation = Mapping[str, Mapping[str, float] | None]
-"""Name of a measure -> {"float": value, "quantized": value}; None where it was not measured."""
+W8A8, BY_ZEROS = "w8a8", "by_zeros"
+Evaluation = Mapping[str, Mapping[str, Any] | None]
+"""Name of a measure -> {"float": value, "quantized": value}; None where it was not measured. With
+--compare also {"w8a8": value, "by_zeros": {"0.3": value, ...}}: other checkpoints of the model."""
 
 HOW = {ACCURACY: "--evaluate CEVAL_DIR", PERPLEXITY: "--perplexity FILE"}
 """Name of a measure -> the option of `quantize` that asks for it."""
@@ -129,6 +131,11 @@ def content(
     }
 
 
+def by_zeros(values: Mapping[str, Any]) -> dict[float, float]:
+    """Share of zeros -> value, of a measure; empty without --compare."""
+    return {float(share): value for share, value in values.get(BY_ZEROS, {}).items()}
+
+
 def measured(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     """Measure, float and quantized, as text."""
     found = []
@@ -136,10 +143,30 @@ def measured(evaluation: Evaluation) -> list[tuple[str, str, str]]:
         if values is None:
             found.append((name, "not measured", f"quantize {HOW[name]} does"))
         else:
-            both = (values["float"], values["quantized"])
-            exact, made = (f"{100 * v:.2f} %" if name == ACCURACY else f"{v:.4f}" for v in both)
+            exact, made = (_as_text(name, values[which]) for which in ("float", "quantized"))
             found.append((name, exact, made))
     return found
+
+
+def compared(evaluation: Evaluation) -> list[tuple[str, ...]]:
+    """Which model, and what each measure that was made found of it, as text: float, W8A8, then by
+    share of zeros. Empty without --compare."""
+    asked = {name: values for name, values in evaluation.items() if values and BY_ZEROS in values}
+    if not asked:
+        return []
+    rows = [
+        (which, *(_as_text(name, values[which]) for name, values in asked.items()))
+        for which in ("float", W8A8)
+    ]
+    first = next(iter(asked.values()))
+    for share in first[BY_ZEROS]:
+        shown = (_as_text(name, values[BY_ZEROS][share]) for name, values in asked.items())
+        rows.append((f"{float(share):.0%} zeros", *shown))
+    return [("", *asked), *rows]
+
+
+def _as_text(measure: str, value: float) -> str:
+    return f"{100 * value:.2f} %" if measure == ACCURACY else f"{value:.4f}"
 
 
 def _notes(linears: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from vllm_mindspore.quantization.ptq import line_plot, report
+from vllm_mindspore.quantization.ptq import line_plot, report, sparsity_plot
 from vllm_mindspore.quantization.ptq.line_plot import Axis
 from vllm_mindspore.quantization.ptq.report import Evaluation
 
@@ -30,6 +30,7 @@ def page(content: Mapping[str, Any]) -> str:
     parts = [
         f"<h1>Quantization report</h1>{_summary(content)}",
         _evaluation(content["evaluation"]),
+        _comparison(content["evaluation"]),
         _notes(content["notes"]),
         f"<h2>Output error</h2>{_figure(linears, 'output_sqnr_db')}",
         f"<h2>Weight error</h2>{_figure(linears, 'weight_sqnr_db')}",
@@ -75,6 +76,23 @@ def _summary(content: Mapping[str, Any]) -> str:
 
 def _evaluation(measures: Evaluation) -> str:
     return f"<h2>Quality</h2>{_table(('measure', 'float', 'quantized'), report.measured(measures))}"
+
+
+def _comparison(measures: Evaluation) -> str:
+    """Of --compare: a table, and each measure over the share of zeros."""
+    if not (found := report.compared(measures)):
+        return ""
+    heading, *rows = found
+    figures = [_over_zeros(name, values) for name, values in measures.items() if values]
+    return f"<h2>What zeros cost</h2>{_table(heading, rows)}{''.join(figures)}"
+
+
+def _over_zeros(measure: str, values: Mapping[str, Any]) -> str:
+    percent = measure == report.ACCURACY
+    factor, unit = (100.0, "% right") if percent else (1.0, measure)
+    sparse = {share: factor * value for share, value in report.by_zeros(values).items()}
+    dense = {which: factor * values[which] for which in (report.W8A8, "float")}
+    return sparsity_plot.svg("with zeros", sparse, dense, unit)
 
 
 def _notes(notes: Sequence[str]) -> str:
