@@ -4,6 +4,9 @@
 
 namespace {
 
+// Bytes of values in a row of four words up to which a line is fetched for every second word: more would be asked for twice.
+constexpr int kFewValues = 144;
+
 // kWords vectors of weights of the next row.
 template <int kWords>
 inline void next_bitmap_row(SparseCursor* cursor, const char* last, __m512i* weights) {
@@ -13,9 +16,10 @@ inline void next_bitmap_row(SparseCursor* cursor, const char* last, __m512i* wei
     masks[i] = mask_at(cursor->row, i);
     __asm__("" : "+r"(masks[i]));
   }
+  const int skipped = cursor->value_bytes > kFewValues ? 0 : 1;
   if (values + (kWords - 1) * kSparseWord <= last) {
     for (int i = 0; i < kWords; ++i) {
-      _mm_prefetch(values + kValuesAhead, _MM_HINT_T0);
+      if ((i & skipped) == 0) _mm_prefetch(values + kValuesAhead, _MM_HINT_T0);
       weights[i] = expanded(masks[i], values);
       values += count_bits(masks[i]);
     }

@@ -26,7 +26,7 @@ inline void add_tile(const SparseSums& args, SparseCursor* given, const int8_t* 
   const __m512i shift = _mm512_set1_epi8(-128);
   for (int n = 0; n < args.cols; ++n, sums += rows) {
     __m512i weights[kWords];
-    _mm_prefetch(next.line(n, args.cols), _MM_HINT_T1);
+    _mm_prefetch(next.line(n, args.cols), _MM_HINT_T0);
     next_row<kWords, kBitmap>(&cursor, last, weights);
     for (int i = 0; i < kWords; ++i) weights[i] = _mm512_xor_si512(weights[i], shift);
     for (int m = 0; m < rows; ++m) sums[m] = add_products<kWords>(sums[m], x + m * args.ldx, weights);

@@ -80,9 +80,9 @@ SparseCursor tile_cursor(const SparseTiles& tiles, int64_t down, int64_t across)
   const SparseTile tile = tile_at(tiles, down, across);
   const char* begin = tiles.stream + tile.offset;
   switch (tile.coding) {
-    case TileCoding::kBitmap: return {tile.coding, tile.words, begin, begin + tile.mask_bytes()};
-    case TileCoding::kDense: return {tile.coding, tile.words, begin, nullptr};
-    default: return {TileCoding::kZero, tile.words, nullptr, nullptr};
+    case TileCoding::kBitmap: return {tile.coding, tile.words, begin, begin + tile.mask_bytes(), tile.value_bytes()};
+    case TileCoding::kDense: return {tile.coding, tile.words, begin, nullptr, 0};
+    default: return {TileCoding::kZero, tile.words, nullptr, nullptr, 0};
   }
 }
 

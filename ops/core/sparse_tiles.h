@@ -28,6 +28,7 @@ struct SparseTile {
   int rows, words;
   int last_columns;  // of the last word
   int64_t mask_bytes() const { return (rows * words * int64_t{8} + kSparseUnit - 1) / kSparseUnit * kSparseUnit; }
+  int value_bytes() const { return static_cast<int>((length - mask_bytes()) / rows); }  // of a row of a bitmap, about
   int64_t dense_bytes() const { return rows * words * int64_t{kSparseWord}; }
 };
 

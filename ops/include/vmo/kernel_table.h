@@ -97,6 +97,7 @@ struct SparseCursor {
   int words;           // in a row
   const char* row;     // of a bitmap its masks, of a dense tile its weights
   const char* values;  // of a bitmap
+  int value_bytes;     // of a row, about: of a length that is wrong anything
 };
 
 // Sums of `rows` rows of x with the next `cols` rows of all tiles of an output tile.
