@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 from mindspore import communication
 from vllm.logger import init_logger
 
@@ -86,7 +87,7 @@ def _start_scheduler(count: int) -> tuple[subprocess.Popen[bytes], int]:
             start_new_session=True,  # a terminal's Ctrl-C is the server's to handle
         )
         while scheduler.poll() is None:
-            if _is_heard(port):
+            if _listens(scheduler.pid, port):
                 return scheduler, port
             time.sleep(_POLL_SECONDS)
     raise RuntimeError(
@@ -95,12 +96,13 @@ def _start_scheduler(count: int) -> tuple[subprocess.Popen[bytes], int]:
     )
 
 
-def _is_heard(port: int) -> bool:
+def _listens(process: int, port: int) -> bool:
+    """Whether this one does, and not another that was faster."""
     try:
-        socket.create_connection((_HOST, port), _POLL_SECONDS).close()
-    except OSError:
-        return False
-    return True
+        found = psutil.Process(process).net_connections("tcp")
+    except psutil.Error:
+        return False  # it has just ended
+    return any(at.status == psutil.CONN_LISTEN and at.laddr.port == port for at in found)
 
 
 def _variables(role: str, count: int, port: int) -> dict[str, str]:
