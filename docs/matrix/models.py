@@ -68,7 +68,7 @@ CONFIG = (
             "tests/e2e/test_quantized.py::test_logprobs_in_float32",
             "tests/e2e/test_quantized.py::test_logprobs_of_weights_alone",
             "tests/quantization/schemes/test_w8a8.py::test_what_is_wrong_is_named",
-            "tests/test_config_checks.py::test_descriptions_are_recognised",
+            "tests/test_quantized_configs.py::test_descriptions_are_recognised",
         ),
     ),
     Tested(

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.cli.test_quantize import EXAM, TINY, quantize
-from vllm_mindspore.cli.compare_zeros import SHARES
+from vllm_mindspore.cli.quantize_arguments import COMPARED
 from vllm_mindspore.quantization.ptq import evaluation, output_folder
 from vllm_mindspore.quantization.ptq.evaluation import Data, Served
 from vllm_mindspore.quantization.ptq.report import Evaluation
 
 OPTIONS = ("--calibration-samples", "4", "--sparsity-method", "wanda")
-KEYS = [str(share) for share in SHARES]
+KEYS = [str(share) for share in COMPARED]
 
 
 def zeros(folder: Path) -> float:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
 import pytest
 
-from vllm_mindspore.device import memory
+from vllm_mindspore.device import compute_device, memory
 from vllm_mindspore.device.compute_device import Cpu, Npu
 from vllm_mindspore.device.kernel_library import kernel_library
 
@@ -79,6 +80,13 @@ def test_weights_that_the_first_step_takes_to_an_npu_are_not_its_own(
     monkeypatch.setattr(ms, "runtime", allocator)
     taken = Npu(0, 1).peak_of(lambda: allocator.take(weights.pop() if weights else 0, 70))
     assert taken == 70
+
+
+def test_an_npu_without_free_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute_device, "start_npu", lambda *rest: kernel_library())
+    monkeypatch.setattr(ms.hal, "get_device_properties", lambda _: SimpleNamespace(free_memory=0))
+    with pytest.raises(RuntimeError, match="no free memory of NPU 3: another program has it"):
+        Npu(3, 1).start(0, 1, Nobody())
 
 
 def test_no_npu_is_one_line_that_says_what_to_do(run_python: RunPython) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vllm_mindspore.cli.quantize_arguments import COMPARED, COMPRESSED, SPARSE
+
 if TYPE_CHECKING:
     from vllm_mindspore.quantization.ptq.report import Evaluation
 
-SHARES = (0.3, 0.5, 0.6, 0.7)
 _DENSE = {"scheme": "w8a8", "sparsity": None, "sparsity_method": None, "tensor_parallel_size": None}
 _NOT_MEASURED = {"evaluate": None, "evaluate_questions": None, "perplexity": None}
 
@@ -23,7 +24,7 @@ def check(args: argparse.Namespace) -> None:
     """Raises ValueError for options that leave nothing to compare."""
     if not args.compare:
         return
-    if args.scheme not in ("w8a8s", "w8a8sc") or args.sparsity_pattern is not None:
+    if args.scheme not in (SPARSE, COMPRESSED) or args.sparsity_pattern is not None:
         asked = args.scheme if args.sparsity_pattern is None else "--sparsity-pattern"
         raise ValueError(
             f"--compare is about shares of zeros of w8a8s and w8a8sc; {asked} has none to choose"
@@ -44,7 +45,7 @@ def added(found: Evaluation, args: argparse.Namespace, kept: Path, measure: Meas
     }
     for name, value in _of(measure, W8A8, _changed(args, kept, W8A8, _DENSE)).items():
         values[name][W8A8] = value
-    for share in SHARES:
+    for share in COMPARED:
         key = str(share)
         sparse = _changed(args, kept, f"{args.scheme}-{key}", {"sparsity": share})
         for name, value in _of(measure, key, sparse).items():

@@ -6,10 +6,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vllm_mindspore.cli import compare_zeros
-
 SPARSE, COMPRESSED = "w8a8s", "w8a8sc"
 _SCHEMES = ("w8a8", "w8a8-dynamic", SPARSE, COMPRESSED, "w8a16", "w4a16", "float")
+COMPARED = (0.3, 0.5, 0.6, 0.7)
+"""Shares of zeros that --compare makes."""
 SPARSITY_METHODS = ("sparsegpt", "wanda", "magnitude")
 _METHODS = ("none", "smooth", "osl", "os+")
 WRITERS = {"golden-stick": "golden-stick", "modelslim": "ascend"}
@@ -105,7 +105,7 @@ def _add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--perplexity", type=Path, metavar="FILE", help="measure both models' perplexity of a text"
     )
-    shares = ", ".join(f"{100 * share:.0f}" for share in compare_zeros.SHARES)
+    shares = ", ".join(f"{100 * share:.0f}" for share in COMPARED)
     parser.add_argument(
         "--compare",
         action="store_true",

@@ -36,8 +36,7 @@ class Cluster:
     (https://www.mindspore.cn/tutorials/en/master/parallel/dynamic_cluster.html).
     """
 
-    def __init__(self, index: int, count: int, scheduler: subprocess.Popen[bytes] | None) -> None:
-        self.index, self.count = index, count
+    def __init__(self, scheduler: subprocess.Popen[bytes] | None) -> None:
         self.scheduler = scheduler
         """On rank 0."""
 
@@ -67,7 +66,7 @@ class Cluster:
                 f"{found[0]} of {found[1]}"
             )
         logger.info("Rank %d of %d in MindSpore's %s", index, count, world_group())
-        return cls(index, count, scheduler)
+        return cls(scheduler)
 
 
 def world_group() -> str:

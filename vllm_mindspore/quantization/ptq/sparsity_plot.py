@@ -16,8 +16,8 @@ def svg(name: str, sparse: Mapping[float, float], dense: Mapping[str, float], un
     shares = [100 * share for share in sorted(sparse)]
     lines = {name: [(100 * share, value) for share, value in sparse.items()]}
     lines |= {label: [(share, value) for share in shares] for label, value in dense.items()}
-    first, last = 10 * math.floor(shares[0] / 10), 10 * math.floor(shares[-1] / 10) + 10
-    x = Axis(first, max(last if shares[-1] % 10 else last - 10, first + 10), 10, "% zeros")
+    first, last = 10 * math.floor(shares[0] / 10), 10 * math.ceil(shares[-1] / 10)
+    x = Axis(first, max(last, first + 10), 10, "% zeros")
     return line_plot.svg(lines, _axis([*sparse.values(), *dense.values()], unit), x)
 
 
